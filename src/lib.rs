@@ -1,0 +1,3 @@
+pub mod calendar;
+pub mod pricing;
+pub mod types;

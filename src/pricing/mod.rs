@@ -1,0 +1,1 @@
+//! Money, tiers and packages.

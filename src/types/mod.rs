@@ -1,0 +1,1 @@
+//! The three value types.

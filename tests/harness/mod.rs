@@ -1,0 +1,1 @@
+//! Private clusters for tests and the demo.
