@@ -1,1 +1,12 @@
-//! Money, tiers and packages.
+//! Money, tiers and packages: the one place where a quantity becomes an amount. Everything here is exact; amounts are
+//! rounded once, at the very end, by whoever writes an invoice line.
+
+mod model;
+mod money;
+mod package;
+mod tiers;
+
+pub use model::Model;
+pub use money::{Dec, normalise, parse_dec, plain_string};
+pub use package::{Round, TransformQuantity};
+pub use tiers::{Tier, TiersMode};
