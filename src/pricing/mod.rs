@@ -6,7 +6,11 @@ mod money;
 mod package;
 mod tiers;
 
-pub use model::Model;
-pub use money::{Dec, normalise, parse_dec, plain_string};
+pub use model::{Model, amount};
+pub use money::{Dec, normalise, parse_dec, plain_string, round_minor};
+pub(crate) use money::{as_ratio, round_ratio};
 pub use package::{Round, TransformQuantity};
 pub use tiers::{Tier, TiersMode};
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,10 @@
 //! A price's model: how a quantity becomes an amount.
 
+use bigdecimal::{Signed, Zero};
 use serde::{Deserialize, Serialize};
 
 use super::money::plain;
+use super::tiers;
 use super::{Dec, Tier, TiersMode, TransformQuantity};
 
 /// The pricing half of a Stripe price (`billing_scheme` and its fields), already validated.
@@ -41,5 +43,23 @@ impl PartialEq for Model {
             ) => mode == other_mode && tiers == other_tiers,
             _ => false,
         }
+    }
+}
+
+/// What a quantity costs: exact, unrounded, in minor units. A negative quantity counts as zero. The quantity is within
+/// the bounds of PostgreSQL's `numeric`, as everything from [`parse_dec`](super::parse_dec) is; work grows with its digits.
+pub fn amount(model: &Model, quantity: &Dec) -> Dec {
+    let zero = Dec::zero();
+    let quantity = if quantity.is_negative() { &zero } else { quantity };
+    match model {
+        Model::PerUnit {
+            unit_amount,
+            transform: None,
+        } => unit_amount * quantity,
+        Model::PerUnit {
+            unit_amount,
+            transform: Some(transform),
+        } => unit_amount * transform.packages(quantity),
+        Model::Tiered { mode, tiers } => tiers::amount(*mode, tiers, quantity),
     }
 }

@@ -1,6 +1,7 @@
 //! Exact decimals: the form they are read, kept and printed in.
 
-use bigdecimal::{BigDecimal, Zero};
+use bigdecimal::num_bigint::BigInt;
+use bigdecimal::{BigDecimal, One, Pow, Signed, ToPrimitive, Zero};
 
 /// An exact decimal of any length. Amounts are in the currency's minor unit.
 pub type Dec = BigDecimal;
@@ -47,6 +48,45 @@ pub fn normalise(value: &Dec) -> Dec {
 /// The value in plain digits, never in scientific notation, without trailing zeros after the decimal point.
 pub fn plain_string(value: &Dec) -> String {
     value.normalized().to_plain_string()
+}
+
+/// Rounds an amount to whole minor units, half away from zero, as an invoice line is rounded (once). `None` beyond `bigint`
+/// (SQLSTATE 22003).
+pub fn round_minor(amount: &Dec) -> Option<i64> {
+    if amount.is_zero() {
+        return Some(0);
+    }
+    // Decided without unfolding the exponent: ten to the 19th is beyond bigint, less than a tenth rounds to nothing.
+    match integer_digits(amount) {
+        20.. => None,
+        ..0 => Some(0),
+        _ => {
+            let (numerator, denominator) = as_ratio(amount);
+            round_ratio(&numerator, &denominator)
+        }
+    }
+}
+
+/// The value as a fraction of two integers, the lower one positive. Not reduced.
+pub(crate) fn as_ratio(value: &Dec) -> (BigInt, BigInt) {
+    let (digits, scale) = value.as_bigint_and_scale();
+    let power = Pow::pow(BigInt::from(10), scale.unsigned_abs());
+    if scale > 0 {
+        (digits.into_owned(), power)
+    } else {
+        (digits.as_ref() * power, BigInt::one())
+    }
+}
+
+/// `numerator / denominator` rounded half away from zero, the denominator being positive. `None` beyond `bigint`.
+pub(crate) fn round_ratio(numerator: &BigInt, denominator: &BigInt) -> Option<i64> {
+    let twice = numerator.abs() * 2;
+    let rounded: BigInt = (twice + denominator) / (denominator * 2);
+    if numerator.is_negative() {
+        (-rounded).to_i64()
+    } else {
+        rounded.to_i64()
+    }
 }
 
 /// serde form of a decimal: its plain normalised text. BigDecimal's own form asks the format what comes next, which a
