@@ -37,6 +37,16 @@ const FORMULAS: &[(&str, Formula)] = &[
     ("weighted_sum", Formula::WeightedSum),
 ];
 
+impl Formula {
+    /// The formula of a name as Stripe writes it, such as `unique_count`.
+    pub fn from_name(name: &str) -> Option<Formula> {
+        FORMULAS
+            .iter()
+            .find(|(known, _)| *known == name)
+            .map(|(_, formula)| *formula)
+    }
+}
+
 /// Events are aggregated before they are sent: of each window only the one received last counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EventTimeWindow {

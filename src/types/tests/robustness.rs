@@ -1,0 +1,279 @@
+//! Properties of any input: nothing panics, and what is read comes back unchanged from either form.
+
+use proptest::collection::{btree_map, btree_set, vec};
+use proptest::option;
+use proptest::prelude::*;
+use serde_json::{Map, Value, json};
+
+use super::super::{Kind, Meter, Price, StripeObject, Subscription};
+use super::valid;
+
+/// Names and values that the types look for, so that random objects get past the first check.
+const WORDS: &[&str] = &[
+    "active",
+    "amount",
+    "billing_scheme",
+    "billing_thresholds",
+    "cancel_at",
+    "count",
+    "currency",
+    "customer",
+    "customer_mapping",
+    "data",
+    "day",
+    "default_aggregation",
+    "divide_by",
+    "event_name",
+    "event_payload_key",
+    "formula",
+    "id",
+    "inf",
+    "interval",
+    "interval_count",
+    "items",
+    "metadata",
+    "meter",
+    "metered",
+    "month",
+    "now",
+    "object",
+    "per_unit",
+    "price",
+    "product",
+    "quantity",
+    "recurring",
+    "round",
+    "subscription",
+    "tiered",
+    "tiers",
+    "tiers_mode",
+    "transform_quantity",
+    "trial_end",
+    "type",
+    "unit_amount",
+    "unit_amount_decimal",
+    "up",
+    "up_to",
+    "usage_type",
+    "usd",
+    "value_settings",
+    "volume",
+    "$serde_json::private::Number",
+    "\u{0}",
+];
+
+fn word() -> impl Strategy<Value = String> {
+    prop_oneof![4 => prop::sample::select(WORDS).prop_map(str::to_owned), 1 => ".{0,8}"]
+}
+
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        (-5i64..50).prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        word().prop_map(Value::from),
+        "-?[0-9]{0,25}\\.?[0-9]{0,15}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(4, 40, 8, |inner| {
+        prop_oneof![
+            vec(inner.clone(), 0..4).prop_map(Value::from),
+            btree_map(word(), inner, 0..8).prop_map(|fields| Value::Object(fields.into_iter().collect())),
+        ]
+    })
+}
+
+fn amount(name: &'static str) -> impl Strategy<Value = Map<String, Value>> {
+    let whole = (0..=i64::MAX).prop_map(move |amount| (name.to_owned(), json!(amount)));
+    let decimal = "[0-9]{1,18}\\.[0-9]{1,12}0{0,3}".prop_map(move |amount| (format!("{name}_decimal"), json!(amount)));
+    prop_oneof![whole, decimal].prop_map(|field| Map::from_iter([field]))
+}
+
+fn tiers() -> impl Strategy<Value = Value> {
+    let ends = btree_set(1..i64::MAX, 0..6);
+    (ends, vec((amount("unit_amount"), option::of(amount("flat_amount"))), 7)).prop_map(|(ends, amounts)| {
+        let ends = ends.into_iter().map(Value::from).chain([json!("inf")]);
+        let tiers = ends.zip(amounts).map(|(up_to, (mut tier, flat))| {
+            tier.insert("up_to".to_owned(), up_to);
+            tier.extend(flat.unwrap_or_default());
+            Value::Object(tier)
+        });
+        tiers.collect()
+    })
+}
+
+fn model() -> impl Strategy<Value = Map<String, Value>> {
+    let transform = (1..=i64::MAX, prop::sample::select(vec!["up", "down"]))
+        .prop_map(|(divide_by, round)| json!({ "divide_by": divide_by, "round": round }));
+    let per_unit = (amount("unit_amount"), option::of(transform)).prop_map(|(mut price, transform)| {
+        price.insert("transform_quantity".to_owned(), json!(transform));
+        price
+    });
+    let tiered = (tiers(), prop::sample::select(vec!["graduated", "volume"])).prop_map(|(tiers, mode)| {
+        let fields = json!({ "billing_scheme": "tiered", "tiers": tiers, "tiers_mode": mode });
+        fields.as_object().cloned().unwrap_or_default()
+    });
+    prop_oneof![per_unit, tiered]
+}
+
+fn price() -> impl Strategy<Value = Value> {
+    let interval = prop::sample::select(vec![("day", 1095), ("week", 156), ("month", 36), ("year", 3)]);
+    let recurring = (interval, any::<u32>(), option::of("[a-z_.]{1,100}")).prop_map(|((interval, most), count, meter)| {
+        let usage_type = if meter.is_some() { "metered" } else { "licensed" };
+        json!({ "interval": interval, "interval_count": count % most + 1, "usage_type": usage_type, "meter": meter })
+    });
+    let currency = prop::sample::select(vec!["usd", "EUR", "jpy", "kwd"]);
+    (
+        model(),
+        currency,
+        option::of(recurring),
+        option::of("\\PC{0,200}"),
+        any::<bool>(),
+    )
+        .prop_map(|(mut price, currency, recurring, lookup_key, active)| {
+            let fields =
+                json!({ "currency": currency, "recurring": recurring, "lookup_key": lookup_key, "active": active });
+            price.extend(fields.as_object().cloned().unwrap_or_default());
+            Value::Object(price)
+        })
+}
+
+fn subscription() -> impl Strategy<Value = Value> {
+    let time = || option::of(-62_135_596_800i64..=253_402_300_799);
+    let items = btree_map("[a-z_]{1,20}", option::of(0..=i64::MAX), 1..=20);
+    let metadata = btree_map("\\PC{1,40}", "\\PC{0,100}", 0..5);
+    (
+        items,
+        metadata,
+        time(),
+        time(),
+        time(),
+        option::of(1..=730i64),
+        any::<bool>(),
+    )
+        .prop_map(|(items, metadata, anchor, start, cancel_at, trial, send)| {
+            let items = items
+                .into_iter()
+                .map(|(price, quantity)| json!({ "price": price, "quantity": quantity }));
+            json!({
+                "customer": "acme", "items": items.collect::<Vec<_>>(), "metadata": metadata,
+                "billing_cycle_anchor": anchor, "start_date": start, "cancel_at": cancel_at, "trial_period_days": trial,
+                "collection_method": if send { "send_invoice" } else { "charge_automatically" },
+                "days_until_due": send.then_some(14),
+            })
+        })
+}
+
+fn never_panics(text: &str) {
+    fn check<T: StripeObject + std::fmt::Debug>(text: &str) {
+        if let Ok(value) = T::parse(text) {
+            assert_eq!(T::parse(&value.to_json()).as_ref(), Ok(&value));
+            assert_eq!(T::receive(&value.to_bytes().unwrap()), Ok(value));
+        }
+    }
+    check::<Meter>(text);
+    check::<Price>(text);
+    check::<Subscription>(text);
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_read_or_refused(text in "\\PC*") {
+        never_panics(&text);
+    }
+
+    #[test]
+    fn any_json_is_read_or_refused(json in any_json()) {
+        never_panics(&json.to_string());
+    }
+
+    #[test]
+    fn any_bytes_are_read_or_refused(mut bytes in vec(any::<u8>(), 0..200), versioned in any::<bool>()) {
+        if versioned && let Some(version) = bytes.first_mut() {
+            *version = 1;
+        }
+        for error in [Meter::receive(&bytes).err(), Price::receive(&bytes).err(), Subscription::receive(&bytes).err()] {
+            prop_assert!(error.is_none_or(|error| !error.to_string().is_empty()));
+        }
+    }
+
+    #[test]
+    fn a_price_comes_back_unchanged(object in price()) {
+        valid::<Price>(&object);
+    }
+
+    #[test]
+    fn a_subscription_comes_back_unchanged(object in subscription()) {
+        valid::<Subscription>(&object);
+    }
+
+    #[test]
+    fn a_field_more_is_refused_and_a_byte_less_too(object in price(), cut in any::<prop::sample::Index>()) {
+        let mut more = object.clone();
+        more["surprise"] = json!(1);
+        prop_assert_eq!(Price::parse(&more.to_string()).map_err(|error| error.field), Err("surprise".to_owned()));
+        let bytes = valid::<Price>(&object).to_bytes().unwrap();
+        let cut = cut.index(bytes.len());
+        prop_assert_eq!(Price::from_bytes(&bytes[..cut]).map_err(|error| error.kind), Err(Kind::Binary));
+    }
+
+    #[test]
+    fn a_changed_byte_never_gets_past_the_rules(object in price(), at in any::<prop::sample::Index>(), to in any::<u8>()) {
+        let mut bytes = valid::<Price>(&object).to_bytes().unwrap();
+        let at = at.index(bytes.len());
+        bytes[at] = to;
+        if let Ok(price) = Price::receive(&bytes) {
+            prop_assert_eq!(Price::parse(&price.to_json()), Ok(price));
+        }
+    }
+}
+
+#[test]
+fn foreign_bytes_are_named() {
+    for (bytes, message) in [
+        (&[][..], "invalid binary form of a meter: is empty"),
+        (
+            &[9, 0],
+            "invalid binary form of a meter: has layout version 9; this build reads version 1",
+        ),
+        (
+            &[1],
+            "invalid binary form of a meter: Hit the end of buffer, expected more data",
+        ),
+    ] {
+        let error = Meter::from_bytes(bytes).unwrap_err();
+        assert_eq!((error.to_string().as_str(), error.kind.sqlstate()), (message, "22P03"));
+    }
+    let meter = json!({ "event_name": "calls", "default_aggregation": { "formula": "count" } });
+    let mut bytes = valid::<Meter>(&meter).to_bytes().unwrap();
+    bytes.push(0);
+    assert_eq!(
+        Meter::from_bytes(&bytes).unwrap_err().to_string(),
+        "invalid binary form of a meter: has 1 bytes too many"
+    );
+}
+
+/// Bytes can say what no text can: here a price of minus five, and a currency in capitals.
+#[test]
+fn sent_bytes_obey_the_rules_of_the_text() {
+    let price: Price = valid(&json!({ "currency": "usd", "unit_amount": 5 }));
+    let negative = Price {
+        model: crate::pricing::Model::PerUnit {
+            unit_amount: (-5).into(),
+            transform: None,
+        },
+        ..price.clone()
+    };
+    let error = Price::receive(&negative.to_bytes().unwrap()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "invalid price: field \"unit_amount\", value -5: must not be negative"
+    );
+    let upper = Price {
+        currency: "USD".to_owned(),
+        ..price
+    };
+    let error = Price::receive(&upper.to_bytes().unwrap()).unwrap_err();
+    assert_eq!(error.to_string(), "invalid binary form of a price: is not normalised");
+}
