@@ -1,0 +1,24 @@
+-- Checks that every function makes of its arguments, in one place, so that their errors read alike.
+
+CREATE FUNCTION billing.require_argument(argument text, value anyelement) RETURNS void
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF value IS NULL THEN
+        RAISE EXCEPTION 'argument "%" must not be NULL', argument
+            USING ERRCODE = 'null_value_not_allowed', HINT = format('Pass a value for "%s".', argument);
+    END IF;
+END $$;
+COMMENT ON FUNCTION billing.require_argument(text, anyelement) IS
+'Raises null_value_not_allowed (22004), naming the argument, when value is NULL. Internal.';
+
+CREATE FUNCTION billing.require_time(argument text, value timestamptz) RETURNS void
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM billing.require_argument(argument, value);
+    IF NOT isfinite(value) THEN
+        RAISE EXCEPTION 'argument "%" must be a finite time, not %', argument, value
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Pass the moment up to which to bill.';
+    END IF;
+END $$;
+COMMENT ON FUNCTION billing.require_time(text, timestamptz) IS
+'Raises 22004 when value is NULL and 22023 when it is infinite, naming the argument. Internal.';

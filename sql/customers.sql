@@ -1,0 +1,45 @@
+-- Customers: whom usage is recorded for and invoices are made out to. The application's own ids.
+
+CREATE TABLE billing.customers (
+    id text COLLATE "C" PRIMARY KEY CONSTRAINT customers_id_length CHECK (length(id) BETWEEN 1 AND 255),
+    name text,
+    email text,
+    metadata jsonb NOT NULL DEFAULT '{}' CONSTRAINT customers_metadata_object CHECK (jsonb_typeof(metadata) = 'object'),
+    created timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE billing.customers IS
+'Whom usage is recorded for and invoices are made out to. Rows may be inserted and updated directly; a customer with a
+subscription or an invoice cannot be deleted.';
+COMMENT ON COLUMN billing.customers.id IS 'The application''s own id, 1 to 255 characters. Never changes.';
+COMMENT ON COLUMN billing.customers.name IS 'Name for people; NULL when not known.';
+COMMENT ON COLUMN billing.customers.email IS 'Address for invoices; not verified; NULL when not known.';
+COMMENT ON COLUMN billing.customers.metadata IS 'A JSON object that the application keeps here; it carries no meaning for billing.';
+COMMENT ON COLUMN billing.customers.created IS 'When the row was made.';
+SELECT pg_catalog.pg_extension_config_dump('billing.customers', '');
+
+CREATE FUNCTION billing.create_customer(
+    id text, name text DEFAULT NULL, email text DEFAULT NULL, metadata jsonb DEFAULT '{}'
+) RETURNS text
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+BEGIN
+    PERFORM billing.require_argument('id', create_customer.id);
+    PERFORM billing.require_argument('metadata', create_customer.metadata);
+    INSERT INTO billing.customers (id, name, email, metadata)
+    VALUES (create_customer.id, create_customer.name, create_customer.email, create_customer.metadata)
+    ON CONFLICT (id) DO NOTHING;
+    IF NOT FOUND AND NOT EXISTS (
+        SELECT FROM billing.customers c
+        WHERE c.id = create_customer.id AND c.metadata = create_customer.metadata
+          AND (c.name, c.email) IS NOT DISTINCT FROM (create_customer.name, create_customer.email)
+    ) THEN
+        RAISE EXCEPTION 'customer "%" exists already with other data', create_customer.id
+            USING ERRCODE = 'unique_violation', SCHEMA = 'billing', TABLE = 'customers',
+                  HINT = 'Change it with UPDATE billing.customers, or create a customer with another id.';
+    END IF;
+    RETURN create_customer.id;
+END $$;
+COMMENT ON FUNCTION billing.create_customer(text, text, text, jsonb) IS
+'Creates a customer and returns its id. Creating it again with equal data is no error, so that a retry is safe.
+Errors: 23505 the id exists with other data; 23514 an id of 0 or more than 255 characters, or metadata that is no JSON object;
+22004 id or metadata NULL.';

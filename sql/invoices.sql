@@ -1,0 +1,150 @@
+-- Invoices. Once finalized they are facts: the database itself lets nobody change them.
+
+CREATE TABLE billing.invoices (
+    id text COLLATE "C" PRIMARY KEY DEFAULT billing.generate_id('in'),
+    customer text COLLATE "C" NOT NULL REFERENCES billing.customers,
+    subscription text COLLATE "C" REFERENCES billing.subscriptions,
+    status text NOT NULL DEFAULT 'draft' CONSTRAINT invoices_status_known
+        CHECK (status IN ('draft', 'open', 'paid', 'uncollectible', 'void')),
+    currency text NOT NULL,
+    period_start timestamptz NOT NULL,
+    period_end timestamptz NOT NULL,
+    subtotal bigint NOT NULL DEFAULT 0,
+    total bigint NOT NULL DEFAULT 0,
+    amount_due bigint NOT NULL DEFAULT 0 CONSTRAINT invoices_amount_due_positive CHECK (amount_due >= 0),
+    number text COLLATE "C" CONSTRAINT invoices_number_key UNIQUE,
+    finalized_at timestamptz,
+    created timestamptz NOT NULL,
+    billing_reason text NOT NULL CONSTRAINT invoices_billing_reason_known
+        CHECK (billing_reason IN ('subscription_create', 'subscription_cycle')),
+    line_count integer NOT NULL DEFAULT 0 CONSTRAINT invoices_line_count_positive CHECK (line_count >= 0),
+    starting_balance bigint,
+    ending_balance bigint,
+    collection_method text NOT NULL DEFAULT 'charge_automatically',
+    due_date timestamptz,
+    paid_at timestamptz,
+    voided_at timestamptz,
+    marked_uncollectible_at timestamptz,
+    finalization_error text,
+    CONSTRAINT invoices_period_ordered CHECK (period_start <= period_end),
+    CONSTRAINT invoices_total_of_subtotal CHECK (total = subtotal),
+    CONSTRAINT invoices_finalized_complete CHECK ((status <> 'draft') =
+        (number IS NOT NULL AND finalized_at IS NOT NULL AND starting_balance IS NOT NULL AND ending_balance IS NOT NULL)),
+    CONSTRAINT invoices_draft_without_number CHECK (status <> 'draft' OR num_nonnulls(number, finalized_at) = 0),
+    CONSTRAINT invoices_balance_adds_up CHECK (amount_due = total + starting_balance - ending_balance),
+    CONSTRAINT invoices_finalized_without_error CHECK (status = 'draft' OR finalization_error IS NULL),
+    CONSTRAINT invoices_paid_at_with_status CHECK ((status = 'paid') = (paid_at IS NOT NULL)),
+    CONSTRAINT invoices_voided_at_with_status CHECK ((status = 'void') = (voided_at IS NOT NULL)),
+    CONSTRAINT invoices_uncollectible_marked CHECK (status <> 'uncollectible' OR marked_uncollectible_at IS NOT NULL)
+);
+CREATE UNIQUE INDEX invoices_period_key
+    ON billing.invoices (subscription, period_start, period_end, billing_reason) WHERE status <> 'void';
+CREATE INDEX invoices_customer_idx ON billing.invoices (customer, created);
+CREATE INDEX invoices_draft_idx ON billing.invoices (created) WHERE status = 'draft';
+COMMENT ON TABLE billing.invoices IS
+'Invoices. A draft is rewritten freely; from finalization on only its status and the times of that may change, and it is never
+deleted. Its amounts are in the currency''s minor unit.';
+COMMENT ON INDEX billing.invoices_period_key IS 'No period is invoiced twice.';
+COMMENT ON INDEX billing.invoices_draft_idx IS 'Finds the drafts whose grace is over.';
+COMMENT ON COLUMN billing.invoices.id IS 'The invoice''s id (in_...).';
+COMMENT ON COLUMN billing.invoices.customer IS 'Who owes it.';
+COMMENT ON COLUMN billing.invoices.subscription IS 'What it bills.';
+COMMENT ON COLUMN billing.invoices.status IS
+'draft, then open (or paid at once when nothing is due), then paid, uncollectible or void; uncollectible may still become paid or void.';
+COMMENT ON COLUMN billing.invoices.currency IS 'ISO 4217 code in lower case.';
+COMMENT ON COLUMN billing.invoices.period_start IS
+'Start (inclusive) of the period that ended, whose usage it bills; the subscription''s start on its first invoice.';
+COMMENT ON COLUMN billing.invoices.period_end IS
+'End (exclusive) of that period; equal to period_start on a first invoice, which bills no usage.';
+COMMENT ON COLUMN billing.invoices.subtotal IS 'Sum of the lines.';
+COMMENT ON COLUMN billing.invoices.total IS 'subtotal, with nothing added or taken off yet. Negative when late usage took back more than is billed.';
+COMMENT ON COLUMN billing.invoices.amount_due IS
+'What the customer is to pay: total + starting_balance - ending_balance; on a draft, total without the balance. Never negative.';
+COMMENT ON COLUMN billing.invoices.number IS 'INV-000001 and on, without gaps; NULL on a draft.';
+COMMENT ON COLUMN billing.invoices.finalized_at IS 'When it became final, on the clock of the as_of arguments; NULL on a draft.';
+COMMENT ON COLUMN billing.invoices.created IS
+'The end of the period that it bills, however late it was made; on a first invoice the as_of of the subscription''s creation.';
+COMMENT ON COLUMN billing.invoices.billing_reason IS 'subscription_create (first invoice) or subscription_cycle.';
+COMMENT ON COLUMN billing.invoices.line_count IS 'How many lines it has.';
+COMMENT ON COLUMN billing.invoices.starting_balance IS
+'The customer''s balance in this currency before it; negative is credit. NULL on a draft.';
+COMMENT ON COLUMN billing.invoices.ending_balance IS 'The customer''s balance after it. NULL on a draft.';
+COMMENT ON COLUMN billing.invoices.collection_method IS 'The subscription''s, charge_automatically or send_invoice.';
+COMMENT ON COLUMN billing.invoices.due_date IS 'When it is due; NULL on a draft and without days_until_due.';
+COMMENT ON COLUMN billing.invoices.paid_at IS 'When it was marked paid, or finalized with nothing due; else NULL.';
+COMMENT ON COLUMN billing.invoices.voided_at IS 'When it was voided; else NULL.';
+COMMENT ON COLUMN billing.invoices.marked_uncollectible_at IS 'When it was marked uncollectible, also if paid or voided later; else NULL.';
+COMMENT ON COLUMN billing.invoices.finalization_error IS
+'Why generate_invoices leaves this draft a draft, such as an amount beyond bigint; NULL when nothing is wrong.';
+SELECT pg_catalog.pg_extension_config_dump('billing.invoices', '');
+
+CREATE FUNCTION billing.invoices_check() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    unchanged billing.invoices := NEW;
+    lines record;
+BEGIN
+    IF TG_OP = 'TRUNCATE' OR TG_OP = 'DELETE' AND OLD.status <> 'draft' THEN
+        RAISE EXCEPTION 'invoices are never deleted once finalized'
+            USING ERRCODE = 'restrict_violation', SCHEMA = 'billing', TABLE = 'invoices',
+                  HINT = 'Void the invoice with billing.void_invoice.';
+    ELSIF TG_OP = 'DELETE' THEN
+        RETURN OLD;
+    ELSIF OLD.status = 'draft' THEN
+        IF NEW.status NOT IN ('draft', 'open', 'paid') THEN
+            RAISE EXCEPTION 'invoice "%" is draft and cannot become %', OLD.id, NEW.status
+                USING ERRCODE = 'object_not_in_prerequisite_state',
+                      HINT = 'Finalize it with billing.finalize_invoice first.';
+        ELSIF NEW.status <> 'draft' THEN
+            SELECT count(*) AS count, coalesce(sum(l.amount), 0) AS sum INTO lines
+            FROM billing.invoice_lines l WHERE l.invoice = NEW.id;
+            IF (lines.count, lines.sum) IS DISTINCT FROM (NEW.line_count::bigint, NEW.subtotal::numeric) THEN
+                RAISE EXCEPTION 'invoice "%" has % lines of % in all, not % lines of %',
+                        NEW.id, lines.count, lines.sum, NEW.line_count, NEW.subtotal
+                    USING ERRCODE = 'check_violation', SCHEMA = 'billing', TABLE = 'invoices',
+                          HINT = 'Finalize it with billing.finalize_invoice, which adds the lines up.';
+            END IF;
+        END IF;
+        RETURN NEW;
+    END IF;
+    unchanged.status := OLD.status;
+    unchanged.paid_at := OLD.paid_at;
+    unchanged.voided_at := OLD.voided_at;
+    unchanged.marked_uncollectible_at := OLD.marked_uncollectible_at;
+    IF unchanged IS DISTINCT FROM OLD
+       OR NEW.status = OLD.status AND NEW IS DISTINCT FROM OLD
+       OR NEW.status <> 'uncollectible' AND NEW.marked_uncollectible_at IS DISTINCT FROM OLD.marked_uncollectible_at
+    THEN
+        RAISE EXCEPTION 'invoice "%" is % and cannot change', OLD.id, OLD.status
+            USING ERRCODE = 'restrict_violation', SCHEMA = 'billing', TABLE = 'invoices',
+                  HINT = 'A finalized invoice stays as it is. Void it if it is wrong.';
+    ELSIF NEW.status <> OLD.status
+          AND NOT (OLD.status = 'open' AND NEW.status IN ('paid', 'uncollectible', 'void')
+                   OR OLD.status = 'uncollectible' AND NEW.status IN ('paid', 'void'))
+    THEN
+        RAISE EXCEPTION 'invoice "%" is % and cannot become %', OLD.id, OLD.status, NEW.status
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  HINT = 'Only an open or uncollectible invoice can be paid or voided; only an open one marked uncollectible.';
+    END IF;
+    RETURN NEW;
+END $$;
+COMMENT ON FUNCTION billing.invoices_check() IS
+'Trigger: a finalized invoice keeps everything but its status, is never deleted, and is the sum of its lines.
+Errors: 23001 change or deletion; 55000 forbidden change of status; 23514 lines that do not add up.';
+CREATE TRIGGER invoices_check BEFORE UPDATE OR DELETE ON billing.invoices
+    FOR EACH ROW EXECUTE FUNCTION billing.invoices_check();
+CREATE TRIGGER invoices_check_truncate BEFORE TRUNCATE ON billing.invoices
+    FOR EACH STATEMENT EXECUTE FUNCTION billing.invoices_check();
+COMMENT ON TRIGGER invoices_check ON billing.invoices IS 'Finalized invoices never change.';
+COMMENT ON TRIGGER invoices_check_truncate ON billing.invoices IS 'Finalized invoices are never deleted.';
+
+-- A row and not a sequence: a sequence skips numbers when a transaction rolls back, and invoice numbers may have no gaps.
+CREATE TABLE billing.invoice_numbers (
+    prefix text COLLATE "C" PRIMARY KEY,
+    last_number bigint NOT NULL CONSTRAINT invoice_numbers_positive CHECK (last_number >= 0)
+);
+COMMENT ON TABLE billing.invoice_numbers IS
+'The last invoice number given. Finalizing locks its row until commit, which also puts finalizations one after the other.';
+COMMENT ON COLUMN billing.invoice_numbers.prefix IS 'What the numbers begin with: INV.';
+COMMENT ON COLUMN billing.invoice_numbers.last_number IS 'The last number given.';
+SELECT pg_catalog.pg_extension_config_dump('billing.invoice_numbers', '');
