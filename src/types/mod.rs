@@ -43,7 +43,7 @@ pub trait StripeObject: Serialize + DeserializeOwned + PartialEq {
     /// The fields of the normalised text; absent ones are left out.
     fn print(&self) -> Map<String, Value>;
 
-    /// Reads a value from its JSON text, in the form of Stripe's create parameters or of an object that Stripe returned.
+    /// Reads a value from its JSON text: Stripe's create parameters, or an object that Stripe returned.
     ///
     /// # Errors
     /// [`Kind::Malformed`] when the text is no JSON object, [`Kind::Invalid`] when a field breaks a rule,
@@ -52,7 +52,8 @@ pub trait StripeObject: Serialize + DeserializeOwned + PartialEq {
         Self::read(json::parse(Self::NAME, text)?)
     }
 
-    /// The normalised JSON text, fields in Stripe's (alphabetical) order. [`StripeObject::parse`] reads it back as the same value.
+    /// The normalised JSON text, fields in Stripe's (alphabetical) order. [`StripeObject::parse`] reads it back as the
+    /// same value.
     fn to_json(&self) -> String {
         Value::Object(self.print()).to_string()
     }

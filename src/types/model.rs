@@ -123,8 +123,8 @@ fn tiered(price: &mut Object, returned: bool) -> Result<Model, Invalid> {
     Ok(Model::Tiered { mode, tiers })
 }
 
-/// A tier's inclusive upper bound; `None` is infinity, which the last tier must have: `"inf"` in requests, null in returned
-/// objects.
+/// A tier's inclusive upper bound; `None` is infinity, which the last tier must have: `"inf"` in requests, null in
+/// returned objects.
 fn up_to(tier: &mut Object, is_last: bool, previous: i64) -> Result<Option<i64>, Invalid> {
     const FIELD: &str = "up_to";
     const ONLY_LAST: &str = "must be a number: only the last tier reaches to infinity";
@@ -151,8 +151,8 @@ fn up_to(tier: &mut Object, is_last: bool, previous: i64) -> Result<Option<i64>,
     }
 }
 
-/// Takes an amount from `name` (an integer) or `name_decimal`. Stripe returns both, where the decimal is a whole number,
-/// but takes only one.
+/// Takes an amount from `name` (an integer) or `name_decimal`. Stripe returns both where the amount is whole, but takes
+/// only one.
 fn amount(object: &mut Object, name: &str, returned: bool) -> Result<Option<Dec>, Invalid> {
     let decimal_name = format!("{name}_decimal");
     let given = object.get(&decimal_name).cloned();
@@ -185,7 +185,7 @@ fn print_tier(tier: &Tier) -> Value {
     Value::Object(fields)
 }
 
-/// A whole amount goes under its own name as a number, any other as a text under `name_decimal`, as in Stripe's objects.
+/// A whole amount goes under its own name as a number, any other as a text under `name_decimal`, as Stripe has it.
 fn print_amount(name: &str, amount: &Dec) -> (String, Value) {
     match amount.to_i64().filter(|_| amount.is_integer()) {
         Some(whole) => (name.to_owned(), Value::Number(Number::from(whole))),

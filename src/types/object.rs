@@ -141,7 +141,7 @@ impl Object {
         Ok(())
     }
 
-    /// [`Object::refuse_unsupported`] for requests. What a returned object has of such fields is taken instead, as JSON.
+    /// [`Object::refuse_unsupported`] for requests. What a returned object has of such fields is taken, as JSON.
     pub fn take_unsupported(&mut self, shape: &Shape, returned: bool) -> Result<BTreeMap<String, String>, Invalid> {
         if !returned {
             self.refuse_unsupported(shape)?;
@@ -267,8 +267,8 @@ impl Object {
     }
 }
 
-/// Whether a value says nothing: null, false, an empty text or list, or an object of nothing but those. Stripe fills the
-/// fields of some returned objects with nulls instead of leaving the object out.
+/// Whether a value says nothing: null, false, an empty text or list, or an object of nothing but those. Stripe fills
+/// the fields of some returned objects with nulls instead of leaving the object out.
 pub(super) fn is_blank(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => true,

@@ -220,8 +220,8 @@ impl StripeObject for Subscription {
 }
 
 impl Subscription {
-    /// An object that Stripe returned can be read and kept whole even where it asks for what is not built yet. Whoever is
-    /// about to bill by it calls this first: those fields mean money.
+    /// An object that Stripe returned can be read and kept whole even where it asks for what is not built yet. Whoever
+    /// is about to bill by it calls this first: those fields mean money.
     ///
     /// # Errors
     /// [`Kind::NotSupported`] naming the first such field.

@@ -9,8 +9,8 @@ use super::object::Object;
 /// Years that ISO 8601 writes in four digits.
 const YEARS: std::ops::RangeInclusive<i32> = 1..=9999;
 
-/// Takes a time from a field: whole unix seconds (a number, or a text of digits as in Stripe's requests), or an ISO 8601
-/// text with a time zone, to the microsecond.
+/// Takes a time from a field: whole unix seconds (a number, or a text of digits as in Stripe's requests), or an ISO
+/// 8601 text with a time zone, to the microsecond.
 pub(super) fn take(object: &mut Object, field: &str) -> Result<Option<DateTime<Utc>>, Invalid> {
     let Some(value) = object.take(field) else {
         return Ok(None);

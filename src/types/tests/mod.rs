@@ -1,5 +1,5 @@
-//! Tests of the value types. The objects follow the shape of Stripe's published fixtures (github.com/stripe/openapi) and of
-//! its create parameters; ids and values are our own.
+//! Tests of the value types. The objects follow the shape of Stripe's published fixtures (github.com/stripe/openapi) and
+//! of its create parameters; ids and values are our own.
 
 mod meter;
 mod price;
