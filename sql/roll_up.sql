@@ -1,0 +1,288 @@
+-- Folding: takes what is pending into the buckets, and finds the alerts that this makes cross their thresholds.
+
+CREATE FUNCTION billing.usage_folded(
+    event_name text, customer text, period_start timestamptz, period_end timestamptz, received_before timestamptz
+) RETURNS numeric
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN (SELECT v.value FROM billing.usage_values(
+        event_name, customer, ARRAY[period_start, period_end], NULL, received_before) v);
+END $$;
+COMMENT ON FUNCTION billing.usage_folded(text, text, timestamptz, timestamptz, timestamptz) IS
+'A customer''s usage over [period_start, period_end) as far as it is folded in; of the hours that a bound cuts, events received before
+received_before. What alerts are measured by: the pending rest is evaluated when it is folded. Internal.';
+
+CREATE FUNCTION billing.roll_up() RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    folded bigint;
+    refolded bigint := 0;
+    watched boolean;
+    -- Keys to recompute, as parallel arrays.
+    r_customers text[];
+    r_event_names text[];
+    r_dimensions jsonb[];
+    r_hours timestamptz[];
+    -- Alert, customer and period touched and not reported yet, as parallel arrays.
+    t_alerts text[];
+    t_customers text[];
+    t_starts timestamptz[];
+    t_ends timestamptz[];
+    t_armed boolean[];
+    t_below boolean[];
+BEGIN
+    -- One roller at a time, from here to its commit: recomputed buckets and the values before and after are exact, and alert
+    -- events commit in the order of their ids. Recording takes no such lock and never waits.
+    PERFORM pg_advisory_xact_lock(hashtextextended('billing.roll_up', 0));
+    watched := EXISTS (SELECT FROM billing.alerts a WHERE a.status = 'active');
+
+    -- One statement, one snapshot: a row is deleted if and only if it is folded. An event that is not visible yet has no
+    -- visible row here either, so a long transaction holds up nobody.
+    WITH pending AS (
+        DELETE FROM billing.usage_pending RETURNING *
+    ),
+    hours AS MATERIALIZED (
+        SELECT p.customer, p.event_name, p.dimensions, p.hour AS start, sum(p.event_count) AS event_count,
+               sum(greatest(p.event_count, 0)) AS recorded, sum(p.value_sum) AS value_sum,
+               sum(p.value_time_sum) AS value_time_sum, max(p.value_max) AS value_max, min(p.value_min) AS value_min,
+               billing.latest_usage_event(
+                   (p.last_timestamp, p.last_received_at, p.last_identifier, p.last_value)::billing.usage_last_event)
+                   FILTER (WHERE p.last_timestamp IS NOT NULL) AS last_event,
+               bool_or(p.rebuild) AS rebuild, bool_and(p.rebuild) AS only_rebuild
+        FROM pending p
+        GROUP BY p.customer, p.event_name, p.dimensions, p.hour
+    ),
+    spans AS (
+        SELECT h.customer, h.event_name, 'hour' AS width, h.start, h.dimensions, h.event_count, h.value_sum,
+               h.value_time_sum, h.value_max, h.value_min, h.last_event
+        FROM hours h WHERE NOT h.only_rebuild
+        UNION ALL
+        SELECT h.customer, h.event_name, 'day', date_trunc('day', h.start, 'UTC'), h.dimensions, sum(h.event_count),
+               sum(h.value_sum), sum(h.value_time_sum), max(h.value_max), min(h.value_min),
+               billing.latest_usage_event(h.last_event)
+        FROM hours h WHERE NOT h.only_rebuild
+        GROUP BY h.customer, h.event_name, date_trunc('day', h.start, 'UTC'), h.dimensions
+    ),
+    fold AS (
+        INSERT INTO billing.usage_buckets AS b (
+            customer, event_name, width, start, dimensions, event_count, value_sum, value_time_sum, value_max, value_min,
+            last_value, last_timestamp, last_received_at, last_identifier)
+        SELECT s.customer, s.event_name, s.width, s.start, s.dimensions, s.event_count, s.value_sum, s.value_time_sum,
+               s.value_max, s.value_min, (s.last_event).value, (s.last_event)."timestamp", (s.last_event).received_at,
+               (s.last_event).identifier
+        FROM spans s
+        ORDER BY s.customer, s.event_name, s.width, s.start, s.dimensions
+        ON CONFLICT (customer, event_name, width, start, dimensions) DO UPDATE SET
+            event_count = b.event_count + excluded.event_count,
+            value_sum = b.value_sum + excluded.value_sum,
+            value_time_sum = b.value_time_sum + excluded.value_time_sum,
+            value_max = greatest(b.value_max, excluded.value_max),
+            value_min = least(b.value_min, excluded.value_min),
+            (last_value, last_timestamp, last_received_at, last_identifier) = (
+                SELECT (l.event).value, (l.event)."timestamp", (l.event).received_at, (l.event).identifier
+                FROM (SELECT greatest(
+                    (b.last_timestamp, b.last_received_at, b.last_identifier, b.last_value)::billing.usage_last_event,
+                    (excluded.last_timestamp, excluded.last_received_at, excluded.last_identifier, excluded.last_value)
+                        ::billing.usage_last_event)) AS l (event)),
+            updated_at = excluded.updated_at
+    ),
+    fold_distinct AS (
+        INSERT INTO billing.usage_distinct_values (customer, event_name, width, start, dimensions, value)
+        SELECT DISTINCT p.customer, p.event_name, w.width, date_trunc(w.width, p.hour, 'UTC'), p.dimensions, u.value
+        FROM pending p CROSS JOIN unnest(p.distinct_values) AS u (value) CROSS JOIN (VALUES ('hour'), ('day')) AS w (width)
+        ORDER BY 1, 2, 3, 4, 5, 6
+        ON CONFLICT DO NOTHING
+    ),
+    touched AS (
+        SELECT DISTINCT a.id, h.customer, h.event_name, a.gte, a.activated_at,
+               CASE a.recurrence WHEN 'per_period' THEN p.period_start END AS period_start,
+               CASE a.recurrence WHEN 'per_period' THEN p.period_start ELSE '-infinity' END AS range_start,
+               CASE a.recurrence WHEN 'per_period' THEN p.period_end ELSE 'infinity' END AS range_end
+        FROM (
+            -- The periods that an hour touches are those of its ends; recomputing takes the whole day in.
+            SELECT DISTINCT h.customer, h.event_name, e.at
+            FROM hours h
+            CROSS JOIN LATERAL (VALUES
+                (CASE WHEN h.rebuild THEN date_trunc('day', h.start, 'UTC') ELSE h.start END),
+                (CASE WHEN h.rebuild THEN date_trunc('day', h.start, 'UTC') + interval '24 hours'
+                      ELSE h.start + interval '1 hour' END - interval '1 microsecond')) AS e (at)
+            WHERE watched
+        ) h
+        JOIN billing.alerts a
+          ON a.status = 'active' AND a.event_name = h.event_name AND (a.customer IS NULL OR a.customer = h.customer)
+        LEFT JOIN LATERAL billing.alert_period(h.event_name, h.customer, h.at) p ON a.recurrence = 'per_period'
+    ),
+    unreported AS (
+        SELECT t.*, EXISTS (
+                   SELECT FROM billing.alert_armed m
+                   WHERE m.alert = t.id AND m.customer = t.customer AND m.period_start IS NOT DISTINCT FROM t.period_start
+               ) AS armed
+        FROM touched t
+        WHERE NOT EXISTS (
+            SELECT FROM billing.alert_events e
+            WHERE e.alert = t.id AND e.customer = t.customer AND e.period_start IS NOT DISTINCT FROM t.period_start)
+    )
+    SELECT h.recorded, h.customers, h.event_names, h.dimensions, h.starts,
+           t.alerts, t.customers, t.starts, t.ends, t.armed, t.below
+    INTO folded, r_customers, r_event_names, r_dimensions, r_hours,
+         t_alerts, t_customers, t_starts, t_ends, t_armed, t_below
+    FROM (
+        SELECT coalesce(sum(h.recorded), 0)::bigint AS recorded,
+               array_agg(h.customer) FILTER (WHERE h.rebuild) AS customers,
+               array_agg(h.event_name) FILTER (WHERE h.rebuild) AS event_names,
+               array_agg(h.dimensions) FILTER (WHERE h.rebuild) AS dimensions,
+               array_agg(h.start) FILTER (WHERE h.rebuild) AS starts
+        FROM hours h
+    ) h
+    CROSS JOIN (
+        -- This statement still sees the buckets as they were before it.
+        SELECT array_agg(t.id) AS alerts, array_agg(t.customer) AS customers, array_agg(t.range_start) AS starts,
+               array_agg(t.range_end) AS ends, array_agg(t.armed) AS armed,
+               array_agg(t.armed OR coalesce(billing.usage_folded(
+                   t.event_name, t.customer, t.range_start, t.range_end, t.activated_at) < t.gte, true)) AS below
+        FROM unreported t
+    ) t;
+
+    IF r_hours IS NOT NULL THEN
+        refolded := billing.rebuild_usage(r_customers, r_event_names, r_dimensions, r_hours);
+    END IF;
+    IF t_alerts IS NOT NULL THEN
+        PERFORM billing.evaluate_alerts(t_alerts, t_customers, t_starts, t_ends, t_armed, t_below);
+    END IF;
+    RETURN folded + refolded;
+END $$;
+COMMENT ON FUNCTION billing.roll_up() IS
+'Folds what is pending into the buckets, now, and returns the number of recorded events that this took in (cancelling is not counted).
+Writes the billing.alert_events that it makes due. Any number of sessions may call it at any time: they take turns, each until its
+transaction ends, and nothing is folded twice. Summaries are exact without it; it keeps them fast.
+Errors: 40001 in a REPEATABLE READ or SERIALIZABLE transaction that began before another roll-up ended: retry.';
+
+CREATE FUNCTION billing.rebuild_usage(customers text[], event_names text[], dimension_sets jsonb[], hours timestamptz[])
+RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    folded bigint;
+BEGIN
+    WITH keys AS MATERIALIZED (
+        SELECT k.* FROM unnest(customers, event_names, dimension_sets, hours) AS k (customer, event_name, dimensions, hour)
+    ),
+    late AS (
+        -- Committed since the fold. The events are read by this statement's snapshot, so their pending rows must go with them.
+        DELETE FROM billing.usage_pending p
+        USING (SELECT DISTINCT k.customer, k.event_name, k.dimensions, date_trunc('day', k.hour, 'UTC') AS day FROM keys k) d
+        WHERE p.customer = d.customer AND p.event_name = d.event_name AND p.dimensions = d.dimensions
+          AND p.hour >= d.day AND p.hour < d.day + interval '24 hours'
+        RETURNING p.customer, p.event_name, p.dimensions, p.hour, p.event_count
+    ),
+    spans AS MATERIALIZED (
+        SELECT DISTINCT h.customer, h.event_name, w.width, date_trunc(w.width, h.hour, 'UTC') AS start, h.dimensions,
+               date_trunc(w.width, h.hour, 'UTC') + w.length AS until
+        FROM (SELECT k.customer, k.event_name, k.dimensions, k.hour FROM keys k
+              UNION SELECT l.customer, l.event_name, l.dimensions, l.hour FROM late l) h
+        CROSS JOIN (VALUES ('hour', interval '1 hour'), ('day', interval '24 hours')) AS w (width, length)
+    ),
+    events AS MATERIALIZED (
+        SELECT s.customer, s.event_name, s.width, s.start, s.dimensions, m.aggregation, e.value, e."timestamp",
+               e.received_at, e.identifier, e.dimensions ->> m.value_key AS counted
+        FROM spans s
+        JOIN billing.meters m ON m.event_name = s.event_name
+        JOIN billing.meter_events e
+          ON e.customer = s.customer AND e.event_name = s.event_name AND e."timestamp" >= s.start AND e."timestamp" < s.until
+        WHERE e.cancelled_at IS NULL AND billing.usage_dimensions(e.dimensions, m.dimension_keys) = s.dimensions
+    ),
+    states AS MATERIALIZED (
+        SELECT e.customer, e.event_name, e.width, e.start, e.dimensions, count(*) AS event_count,
+               max(e.value) FILTER (WHERE e.aggregation = 'max') AS value_max,
+               min(e.value) FILTER (WHERE e.aggregation = 'min') AS value_min,
+               billing.latest_usage_event(
+                   (e."timestamp", e.received_at, e.identifier, e.value)::billing.usage_last_event)
+                   FILTER (WHERE e.aggregation = 'last') AS last_event
+        FROM events e
+        GROUP BY e.customer, e.event_name, e.width, e.start, e.dimensions
+    ),
+    replaced AS (
+        INSERT INTO billing.usage_buckets (
+            customer, event_name, width, start, dimensions, event_count, value_max, value_min,
+            last_value, last_timestamp, last_received_at, last_identifier)
+        SELECT s.customer, s.event_name, s.width, s.start, s.dimensions, s.event_count, s.value_max, s.value_min,
+               (s.last_event).value, (s.last_event)."timestamp", (s.last_event).received_at, (s.last_event).identifier
+        FROM states s
+        ORDER BY s.customer, s.event_name, s.width, s.start, s.dimensions
+        ON CONFLICT (customer, event_name, width, start, dimensions) DO UPDATE SET
+            event_count = excluded.event_count,
+            value_max = excluded.value_max,
+            value_min = excluded.value_min,
+            last_value = excluded.last_value,
+            last_timestamp = excluded.last_timestamp,
+            last_received_at = excluded.last_received_at,
+            last_identifier = excluded.last_identifier,
+            updated_at = excluded.updated_at
+    ),
+    emptied AS (
+        DELETE FROM billing.usage_buckets b USING spans s
+        WHERE (b.customer, b.event_name, b.width, b.start, b.dimensions)
+            = (s.customer, s.event_name, s.width, s.start, s.dimensions)
+          AND NOT EXISTS (
+              SELECT FROM states t
+              WHERE (t.customer, t.event_name, t.width, t.start, t.dimensions)
+                  = (s.customer, s.event_name, s.width, s.start, s.dimensions))
+    ),
+    distinct_values AS MATERIALIZED (
+        SELECT DISTINCT e.customer, e.event_name, e.width, e.start, e.dimensions, e.counted AS value
+        FROM events e WHERE e.aggregation = 'unique_count' AND e.counted IS NOT NULL
+    ),
+    added AS (
+        INSERT INTO billing.usage_distinct_values (customer, event_name, width, start, dimensions, value)
+        SELECT d.* FROM distinct_values d ORDER BY 1, 2, 3, 4, 5, 6
+        ON CONFLICT DO NOTHING
+    ),
+    removed AS (
+        DELETE FROM billing.usage_distinct_values v USING spans s
+        WHERE (v.customer, v.event_name, v.width, v.start, v.dimensions)
+            = (s.customer, s.event_name, s.width, s.start, s.dimensions)
+          AND NOT EXISTS (
+              SELECT FROM distinct_values d
+              WHERE (d.customer, d.event_name, d.width, d.start, d.dimensions, d.value)
+                  = (v.customer, v.event_name, v.width, v.start, v.dimensions, v.value))
+    )
+    SELECT coalesce(sum(greatest(l.event_count, 0)), 0)::bigint INTO folded FROM late l;
+    RETURN folded;
+END $$;
+COMMENT ON FUNCTION billing.rebuild_usage(text[], text[], jsonb[], timestamptz[]) IS
+'Recomputes from the events the hour buckets of the given keys (parallel arrays) and the day buckets they lie in; buckets left
+without events go. Takes in pending rows of those days too and returns the number of recorded events among them. For last, max, min
+and unique_count. Only for roll_up(), under its lock. Internal.';
+
+CREATE FUNCTION billing.evaluate_alerts(
+    alerts text[], customers text[], range_starts timestamptz[], range_ends timestamptz[], armed boolean[], below boolean[]
+) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    WITH valued AS MATERIALIZED (
+        SELECT a.id AS alert, t.customer, a.event_name, a.gte, t.armed, t.below,
+               CASE a.recurrence WHEN 'per_period' THEN t.range_start END AS period_start,
+               billing.usage_folded(a.event_name, t.customer, t.range_start, t.range_end, 'infinity') AS value
+        FROM unnest(alerts, customers, range_starts, range_ends, armed, below)
+            AS t (alert, customer, range_start, range_end, armed, below)
+        JOIN billing.alerts a ON a.id = t.alert
+    ),
+    fired AS (
+        INSERT INTO billing.alert_events (alert, customer, event_name, gte, value, period_start)
+        SELECT v.alert, v.customer, v.event_name, v.gte, v.value, v.period_start
+        FROM valued v WHERE v.value >= v.gte AND v.below
+        ORDER BY v.gte, v.alert, v.customer, v.period_start
+        ON CONFLICT DO NOTHING
+    ),
+    disarmed AS (
+        DELETE FROM billing.alert_armed m USING valued v
+        WHERE v.armed AND v.value >= v.gte
+          AND m.alert = v.alert AND m.customer = v.customer AND m.period_start IS NOT DISTINCT FROM v.period_start
+    )
+    INSERT INTO billing.alert_armed (alert, customer, period_start)
+    SELECT v.alert, v.customer, v.period_start FROM valued v
+    WHERE NOT v.armed AND coalesce(v.value < v.gte, true)
+    ON CONFLICT DO NOTHING;
+END $$;
+COMMENT ON FUNCTION billing.evaluate_alerts(text[], text[], timestamptz[], timestamptz[], boolean[], boolean[]) IS
+'Writes an alert event for each alert, customer and range (parallel arrays) that was below its threshold before the fold and is not
+after it, and remembers which ones are below now. Only for roll_up(), under its lock. Internal.';
