@@ -11,20 +11,8 @@ pub enum Kind {
     Invalid,
     /// A field has a meaning in Stripe that is not built yet: 0A000.
     NotSupported,
-    /// The bytes are no binary form of the type: 22P03.
+    /// The stored bytes are no value of the type: XX001.
     Binary,
-}
-
-impl Kind {
-    /// The SQLSTATE, five characters.
-    pub fn sqlstate(self) -> &'static str {
-        match self {
-            Kind::Malformed => "22P02",
-            Kind::Invalid => "22023",
-            Kind::NotSupported => "0A000",
-            Kind::Binary => "22P03",
-        }
-    }
 }
 
 /// Why a text or bytes are no value of a type. `Display` is the message; the hint is apart.
@@ -62,7 +50,7 @@ impl Invalid {
 impl fmt::Display for Invalid {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
-            Kind::Binary => write!(formatter, "invalid binary form of a {}", self.object)?,
+            Kind::Binary => write!(formatter, "invalid stored {}", self.object)?,
             _ => write!(formatter, "invalid {}", self.object)?,
         }
         if !self.field.is_empty() {

@@ -86,20 +86,6 @@ pub trait StripeObject: Serialize + DeserializeOwned + PartialEq {
             Err(error) => Err(broken(error.to_string())),
         }
     }
-
-    /// [`StripeObject::from_bytes`] for bytes that a client sent: every rule of the text form holds for them too.
-    ///
-    /// # Errors
-    /// [`Kind::Binary`] for bytes that are no such value, otherwise those of [`StripeObject::parse`].
-    fn receive(bytes: &[u8]) -> Result<Self, Invalid> {
-        let sent = Self::from_bytes(bytes)?;
-        let checked = Self::parse(&sent.to_json())?;
-        if checked == sent {
-            Ok(checked)
-        } else {
-            Err(Invalid::binary(Self::NAME, "is not normalised".to_owned()))
-        }
-    }
 }
 
 /// `pairs` that have a value, as a JSON object.

@@ -10,7 +10,7 @@ use std::fmt::Debug;
 
 use serde_json::{Value, json};
 
-use super::{Invalid, StripeObject};
+use super::{Invalid, Kind, StripeObject};
 
 fn valid<T: StripeObject + Debug>(object: &Value) -> T {
     let value = match T::parse(&object.to_string()) {
@@ -20,7 +20,6 @@ fn valid<T: StripeObject + Debug>(object: &Value) -> T {
     assert_eq!(T::parse(&value.to_json()).as_ref(), Ok(&value), "text form of {object}");
     let bytes = value.to_bytes().unwrap();
     assert_eq!(T::from_bytes(&bytes).as_ref(), Ok(&value), "stored form of {object}");
-    assert_eq!(T::receive(&bytes).as_ref(), Ok(&value), "sent form of {object}");
     value
 }
 
@@ -66,8 +65,8 @@ fn what_is_no_json_object_is_malformed() {
     ] {
         let error = super::Meter::parse(text).unwrap_err();
         assert_eq!(
-            (error.to_string().as_str(), error.kind.sqlstate()),
-            (message, "22P02"),
+            (error.to_string().as_str(), error.kind),
+            (message, Kind::Malformed),
             "{text}"
         );
     }
@@ -99,7 +98,7 @@ fn a_field_given_twice_and_a_nul_are_refused_at_any_depth() {
     ] {
         let error = super::Price::parse(text).unwrap_err();
         let (what, _column) = error.rule.split_once(" at line 1 column ").unwrap();
-        assert_eq!((what, error.kind.sqlstate()), (message, "22023"), "{text}");
+        assert_eq!((what, error.kind), (message, Kind::Invalid), "{text}");
     }
 }
 

@@ -123,7 +123,7 @@ fn never_panics(text: &str) {
     fn check<T: StripeObject + std::fmt::Debug>(text: &str) {
         if let Ok(value) = T::parse(text) {
             assert_eq!(T::parse(&value.to_json()).as_ref(), Ok(&value));
-            assert_eq!(T::receive(&value.to_bytes().unwrap()), Ok(value));
+            assert_eq!(T::from_bytes(&value.to_bytes().unwrap()), Ok(value));
         }
     }
     check::<Meter>(text);
@@ -147,8 +147,9 @@ proptest! {
         if versioned && let Some(version) = bytes.first_mut() {
             *version = 1;
         }
-        for error in [Meter::receive(&bytes).err(), Price::receive(&bytes).err(), Subscription::receive(&bytes).err()] {
-            prop_assert!(error.is_none_or(|error| !error.to_string().is_empty()));
+        let read = (Meter::from_bytes(&bytes), Price::from_bytes(&bytes), Subscription::from_bytes(&bytes));
+        for printed in [read.0.map(|it| it.to_json()), read.1.map(|it| it.to_json()), read.2.map(|it| it.to_json())] {
+            never_panics(&printed.unwrap_or_else(|error| error.to_string()));
         }
     }
 
@@ -173,12 +174,12 @@ proptest! {
     }
 
     #[test]
-    fn a_changed_byte_never_gets_past_the_rules(object in price(), at in any::<prop::sample::Index>(), to in any::<u8>()) {
+    fn a_changed_byte_never_panics(object in price(), at in any::<prop::sample::Index>(), to in any::<u8>()) {
         let mut bytes = valid::<Price>(&object).to_bytes().unwrap();
         let at = at.index(bytes.len());
         bytes[at] = to;
-        if let Ok(price) = Price::receive(&bytes) {
-            prop_assert_eq!(Price::parse(&price.to_json()), Ok(price));
+        if let Ok(price) = Price::from_bytes(&bytes) {
+            never_panics(&price.to_json());
         }
     }
 }
@@ -186,48 +187,21 @@ proptest! {
 #[test]
 fn foreign_bytes_are_named() {
     for (bytes, message) in [
-        (&[][..], "invalid binary form of a meter: is empty"),
+        (&[][..], "invalid stored meter: is empty"),
         (
             &[9, 0],
-            "invalid binary form of a meter: has layout version 9; this build reads version 1",
+            "invalid stored meter: has layout version 9; this build reads version 1",
         ),
-        (
-            &[1],
-            "invalid binary form of a meter: Hit the end of buffer, expected more data",
-        ),
+        (&[1], "invalid stored meter: Hit the end of buffer, expected more data"),
     ] {
         let error = Meter::from_bytes(bytes).unwrap_err();
-        assert_eq!((error.to_string().as_str(), error.kind.sqlstate()), (message, "22P03"));
+        assert_eq!((error.to_string().as_str(), error.kind), (message, Kind::Binary));
     }
     let meter = json!({ "event_name": "calls", "default_aggregation": { "formula": "count" } });
     let mut bytes = valid::<Meter>(&meter).to_bytes().unwrap();
     bytes.push(0);
     assert_eq!(
         Meter::from_bytes(&bytes).unwrap_err().to_string(),
-        "invalid binary form of a meter: has 1 bytes too many"
+        "invalid stored meter: has 1 bytes too many"
     );
-}
-
-/// Bytes can say what no text can: here a price of minus five, and a currency in capitals.
-#[test]
-fn sent_bytes_obey_the_rules_of_the_text() {
-    let price: Price = valid(&json!({ "currency": "usd", "unit_amount": 5 }));
-    let negative = Price {
-        model: crate::pricing::Model::PerUnit {
-            unit_amount: (-5).into(),
-            transform: None,
-        },
-        ..price.clone()
-    };
-    let error = Price::receive(&negative.to_bytes().unwrap()).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "invalid price: field \"unit_amount\", value -5: must not be negative"
-    );
-    let upper = Price {
-        currency: "USD".to_owned(),
-        ..price
-    };
-    let error = Price::receive(&upper.to_bytes().unwrap()).unwrap_err();
-    assert_eq!(error.to_string(), "invalid binary form of a price: is not normalised");
 }
