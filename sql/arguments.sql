@@ -1,4 +1,4 @@
--- Checks that every function makes of its arguments, in one place, so that their errors read alike.
+-- Checks that many functions and tables make, in one place, so that their errors read alike.
 
 CREATE FUNCTION billing.require_argument(argument text, value anyelement) RETURNS void
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
@@ -22,3 +22,13 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION billing.require_time(text, timestamptz) IS
 'Raises 22004 when value is NULL and 22023 when it is infinite, naming the argument. Internal.';
+
+CREATE FUNCTION billing.append_only() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RAISE EXCEPTION 'rows of billing.% never change', TG_TABLE_NAME
+        USING ERRCODE = 'restrict_violation', SCHEMA = 'billing', TABLE = TG_TABLE_NAME,
+              HINT = 'A correction is another row.';
+END $$;
+COMMENT ON FUNCTION billing.append_only() IS
+'Trigger of tables that only grow: raises restrict_violation (23001). Internal.';

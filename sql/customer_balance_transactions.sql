@@ -26,18 +26,10 @@ COMMENT ON COLUMN billing.customer_balance_transactions.invoice IS 'The invoice 
 COMMENT ON COLUMN billing.customer_balance_transactions.created IS 'When, on the clock of the as_of arguments.';
 SELECT pg_catalog.pg_extension_config_dump('billing.customer_balance_transactions', '');
 
-CREATE FUNCTION billing.customer_balance_transactions_check() RETURNS trigger
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-    RAISE EXCEPTION 'customer balance transactions never change'
-        USING ERRCODE = 'restrict_violation', SCHEMA = 'billing', TABLE = 'customer_balance_transactions',
-              HINT = 'A correction is another transaction.';
-END $$;
-COMMENT ON FUNCTION billing.customer_balance_transactions_check() IS 'Trigger: raises 23001, as transactions never change.';
-CREATE TRIGGER customer_balance_transactions_check
+CREATE TRIGGER customer_balance_transactions_append_only
     BEFORE UPDATE OR DELETE OR TRUNCATE ON billing.customer_balance_transactions
-    FOR EACH STATEMENT EXECUTE FUNCTION billing.customer_balance_transactions_check();
-COMMENT ON TRIGGER customer_balance_transactions_check ON billing.customer_balance_transactions IS 'Append-only.';
+    FOR EACH STATEMENT EXECUTE FUNCTION billing.append_only();
+COMMENT ON TRIGGER customer_balance_transactions_append_only ON billing.customer_balance_transactions IS 'Append-only.';
 
 CREATE FUNCTION billing.customer_balance(customer text, currency text) RETURNS bigint
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$

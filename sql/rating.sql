@@ -78,8 +78,15 @@ LANGUAGE sql STABLE AS $$
      JOIN billing.prices p ON p.id = i.price
      JOIN billing.meters m ON m.event_name = p.meter
      LEFT JOIN billing.products d ON d.id = p.product
-     WHERE i.subscription = subscription.id AND subscription.status <> 'trialing'
+     WHERE i.subscription = subscription.id
+       AND coalesce(subscription.current_period_start >= subscription.trial_end, true)
+       AND subscription.current_period_start < subscription.current_period_end
      ORDER BY i.created, i.id)
+    UNION ALL
+    (SELECT x.subscription_item, x.price, x.description, x.quantity, x.amount, x.period_start, x.period_end, true, 'licensed'
+     FROM billing.invoice_items x
+     WHERE x.subscription = subscription.id AND x.cycle_start = subscription.current_period_start
+     ORDER BY x.created, x.id)
     UNION ALL
     (SELECT l.*, 'licensed'
      FROM billing.subscription_period(subscription, subscription.current_period_end) n
@@ -88,7 +95,7 @@ LANGUAGE sql STABLE AS $$
 $$;
 COMMENT ON FUNCTION billing.cycle_lines(billing.subscriptions) IS
 'The lines of the invoice at the end of a subscription''s current period: its usage, not rated yet (quantity and amount 0; none
-after a trial), and the licensed items of the next period unless the subscription ends. Internal.';
+of a trial), prorations of changes during it, and the licensed items of the next period unless the subscription ends. Internal.';
 
 CREATE FUNCTION billing.late_usage_of_item(item text)
 RETURNS TABLE (subscription_item text, price text, description text, quantity numeric, amount bigint,

@@ -164,6 +164,149 @@ COMMENT ON FUNCTION billing.current_subscription(text, timestamptz) IS
 'Locks a subscription that is to change at as_of, after invoicing the periods that ended by then, and returns it.
 Errors: 42704 unknown; 55000 canceled; 22023 as_of before the current period or infinite; 22004 NULL. Internal.';
 
+CREATE FUNCTION billing.prorate_subscription(
+    subscription billing.subscriptions, item text, quantity bigint, part_start timestamptz, part_end timestamptz,
+    sign integer, as_of timestamptz
+) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    whole tstzrange := billing.period_containing(subscription.billing_cycle_anchor, subscription."interval",
+        subscription.interval_count, subscription.current_period_start);
+BEGIN
+    -- What was free is not given back: a trial, and a stub period that was not prorated.
+    IF part_start >= part_end OR quantity = 0 OR subscription.current_period_start < subscription.trial_end
+       OR subscription.proration_behavior = 'none' AND subscription.current_period_start > lower(whole)
+    THEN
+        RETURN;
+    END IF;
+    INSERT INTO billing.invoice_items (subscription, cycle_start, subscription_item, price, description, quantity, amount,
+                                       period_start, period_end, created)
+    SELECT subscription.id, subscription.current_period_start, i.id, i.price,
+           CASE WHEN sign < 0 THEN 'Unused time: ' ELSE 'Remaining time: ' END
+               || prorate_subscription.quantity || ' × ' || coalesce(p.price::jsonb ->> 'nickname', d.name, p.id),
+           prorate_subscription.quantity,
+           sign * billing.prorated_amount(billing.price_amount(p.price, prorate_subscription.quantity),
+                                          tstzrange(part_start, part_end), whole),
+           part_start, part_end, as_of
+    FROM billing.subscription_items i
+    JOIN billing.prices p ON p.id = i.price
+    LEFT JOIN billing.products d ON d.id = p.product
+    WHERE i.id = item;
+END $$;
+COMMENT ON FUNCTION billing.prorate_subscription(billing.subscriptions, text, bigint, timestamptz, timestamptz, integer, timestamptz) IS
+'Notes that part of the current period of a licensed item is given back (sign -1) or charged for (1), by its share of a whole period.
+Internal.';
+
+CREATE FUNCTION billing.update_subscription(subscription text, changes jsonb, as_of timestamptz DEFAULT now())
+RETURNS text
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    found billing.subscriptions;
+    unknown text;
+    behavior text;
+    item record;
+    licensed record;
+    natural_end timestamptz;
+    new_end timestamptz;
+BEGIN
+    PERFORM billing.require_argument('changes', changes);
+    IF jsonb_typeof(changes) <> 'object' THEN
+        RAISE EXCEPTION 'changes is a JSON %, not an object', jsonb_typeof(changes)
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Pass the fields to change, such as {"cancel_at_period_end": true}.';
+    END IF;
+    IF jsonb_typeof(changes -> 'items') <> 'array' OR jsonb_path_exists(changes, '$.items[*] ? (@.type() != "object")') THEN
+        RAISE EXCEPTION 'items % is not an array of objects', changes -> 'items'
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Pass [{"id": "si_...", "quantity": 2}].';
+    END IF;
+    SELECT min(c.name) INTO unknown FROM (
+        SELECT k.name FROM jsonb_object_keys(changes) k (name) WHERE k.name NOT IN
+            ('description', 'metadata', 'cancel_at', 'cancel_at_period_end', 'items', 'proration_behavior')
+        UNION ALL
+        SELECT 'items.' || k.name FROM jsonb_path_query(changes, '$.items[*]') i (value)
+        CROSS JOIN LATERAL jsonb_object_keys(i.value) k (name)
+        WHERE k.name NOT IN ('id', 'quantity') OR NOT i.value ? 'id'
+    ) c (name);
+    IF unknown IS NOT NULL THEN
+        RAISE EXCEPTION 'a subscription''s "%" cannot be changed yet', unknown
+            USING ERRCODE = 'feature_not_supported',
+                  HINT = 'description, metadata, cancel_at, cancel_at_period_end and items with id and quantity can be.';
+    END IF;
+    behavior := coalesce(changes ->> 'proration_behavior', 'create_prorations');
+    IF behavior NOT IN ('create_prorations', 'none') THEN
+        RAISE EXCEPTION 'proration_behavior "%" is not supported for changes', behavior
+            USING ERRCODE = 'feature_not_supported', HINT = 'Use create_prorations or none.';
+    END IF;
+    found := billing.current_subscription(update_subscription.subscription, as_of);
+
+    FOR item IN
+        SELECT i.value ->> 'id' AS given_id, (i.value ->> 'quantity')::bigint AS quantity, t.id, t.quantity AS old_quantity
+        FROM jsonb_path_query(changes, '$.items[*]') i (value)
+        LEFT JOIN billing.subscription_items t ON t.id = i.value ->> 'id' AND t.subscription = found.id
+    LOOP
+        IF item.id IS NULL THEN
+            RAISE EXCEPTION 'subscription "%" has no item "%"', found.id, item.given_id
+                USING ERRCODE = 'undefined_object', HINT = 'See billing.subscription_items.';
+        ELSIF item.old_quantity IS NULL AND item.quantity IS NOT NULL THEN
+            RAISE EXCEPTION 'quantity % of metered item "%"', item.quantity, item.id
+                USING ERRCODE = 'invalid_parameter_value', HINT = 'Leave quantity out: usage is the quantity.';
+        ELSIF item.quantity <> item.old_quantity THEN
+            IF behavior = 'create_prorations' THEN
+                PERFORM billing.prorate_subscription(found, item.id, item.old_quantity, as_of, found.current_period_end, -1, as_of);
+                PERFORM billing.prorate_subscription(found, item.id, item.quantity, as_of, found.current_period_end, 1, as_of);
+            END IF;
+            UPDATE billing.subscription_items t SET quantity = item.quantity WHERE t.id = item.id;
+        END IF;
+    END LOOP;
+
+    IF changes ? 'cancel_at' THEN
+        found.cancel_at := CASE jsonb_typeof(changes -> 'cancel_at')
+            WHEN 'number' THEN timestamptz 'epoch' + (changes ->> 'cancel_at')::numeric * interval '1 second'
+            ELSE (changes ->> 'cancel_at')::timestamptz END;
+        IF found.cancel_at <= as_of THEN
+            RAISE EXCEPTION 'cancel_at % is not after as_of %', found.cancel_at, as_of
+                USING ERRCODE = 'invalid_parameter_value', HINT = 'Use billing.cancel_subscription to end it now.';
+        END IF;
+        natural_end := CASE WHEN found.status = 'trialing' THEN found.trial_end ELSE upper(billing.period_containing(
+            found.billing_cycle_anchor, found."interval", found.interval_count, found.current_period_start)) END;
+        new_end := least(natural_end, found.cancel_at);
+        IF behavior = 'create_prorations' THEN
+            FOR licensed IN SELECT i.id, i.quantity FROM billing.subscription_items i
+                            WHERE i.subscription = found.id AND i.quantity IS NOT NULL ORDER BY i.created, i.id
+            LOOP
+                PERFORM billing.prorate_subscription(found, licensed.id, licensed.quantity, new_end, found.current_period_end, -1, as_of);
+                PERFORM billing.prorate_subscription(found, licensed.id, licensed.quantity, found.current_period_end, new_end, 1, as_of);
+            END LOOP;
+        END IF;
+        found.current_period_end := new_end;
+    END IF;
+
+    found.cancel_at_period_end := coalesce((changes ->> 'cancel_at_period_end')::boolean, found.cancel_at_period_end);
+    UPDATE billing.subscriptions s
+    SET current_period_end = found.current_period_end,
+        next_invoice_at = found.current_period_end,
+        cancel_at = found.cancel_at,
+        cancel_at_period_end = found.cancel_at_period_end,
+        canceled_at = CASE WHEN found.cancel_at IS NOT NULL OR found.cancel_at_period_end THEN coalesce(s.canceled_at, as_of) END,
+        description = CASE WHEN changes ? 'description' THEN changes ->> 'description' ELSE s.description END,
+        metadata = CASE jsonb_typeof(changes -> 'metadata')
+            WHEN 'null' THEN '{}'
+            WHEN 'object' THEN (SELECT coalesce(jsonb_object_agg(m.key, m.value), '{}')
+                                FROM jsonb_each(s.metadata || (changes -> 'metadata')) m
+                                WHERE m.value NOT IN ('null', '""'))
+            ELSE coalesce(changes -> 'metadata', s.metadata) END
+    WHERE s.id = found.id;
+    RETURN found.id;
+END $$;
+COMMENT ON FUNCTION billing.update_subscription(text, jsonb, timestamptz) IS
+'Changes a subscription at as_of and returns its id. Fields, as in Stripe''s API: description; metadata (merged; a key set to null or ""
+is removed); cancel_at_period_end; cancel_at (a time, or null to take it back; the current period is cut there); items, each with id and
+quantity of a licensed item. Unless proration_behavior is none, the unused time of the old terms is given back and the remaining time of
+the new ones charged on the invoice that ends the current period. Errors: 0A000 any other field, naming it; 42704 unknown
+subscription or item; 55000 canceled; 22023 a quantity for a metered item, cancel_at not after as_of, as_of before the current period;
+23514 a negative quantity; 22004 NULL.';
+
 CREATE FUNCTION billing.cancel_subscription(
     subscription text, at_period_end boolean DEFAULT false, as_of timestamptz DEFAULT now()
 ) RETURNS text
@@ -180,10 +323,7 @@ BEGIN
         status = CASE WHEN at_period_end THEN s.status ELSE 'canceled' END,
         ended_at = CASE WHEN NOT at_period_end THEN as_of END,
         current_period_end = CASE WHEN at_period_end THEN s.current_period_end ELSE as_of END,
-        next_invoice_at = CASE
-            WHEN at_period_end THEN s.current_period_end
-            WHEN s.status <> 'trialing' AND as_of > s.current_period_start AND EXISTS (
-                SELECT FROM billing.subscription_items i WHERE i.subscription = s.id AND i.quantity IS NULL) THEN as_of END
+        next_invoice_at = CASE WHEN at_period_end THEN s.current_period_end ELSE as_of END
     WHERE s.id = found.id;
     RETURN found.id;
 END $$;
