@@ -120,3 +120,11 @@ fn fractions_between_tiers() {
         "2",
     );
 }
+
+/// Validation lets no such price in; should one be met, usage beyond its last tier is billed rather than lost.
+#[test]
+fn last_tier_has_no_end() {
+    let tiers = [("5", "7", ""), ("10", "6", "1")];
+    bills(&tiered(TiersMode::Graduated, &tiers), "20", "126");
+    bills(&tiered(TiersMode::Volume, &tiers), "20", "121");
+}
