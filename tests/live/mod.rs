@@ -1,0 +1,3 @@
+//! Tests on a live server: the PostgreSQL named by PG_BILLING_TEST_PG (18 or 15).
+
+mod cluster;
