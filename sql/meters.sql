@@ -10,7 +10,7 @@ CREATE TABLE billing.meters (
     deactivated_at timestamptz,
     aggregation text NOT NULL CONSTRAINT meters_aggregation_known
         CHECK (aggregation IN ('sum', 'count', 'last', 'max', 'min', 'unique_count', 'weighted_sum')),
-    customer_key text NOT NULL,
+    customer_key text,
     value_key text NOT NULL,
     dimension_keys text[] NOT NULL,
     CONSTRAINT meters_deactivated_at_with_status CHECK ((status = 'inactive') = (deactivated_at IS NOT NULL))
@@ -26,7 +26,8 @@ COMMENT ON COLUMN billing.meters.created IS 'When the row was made.';
 COMMENT ON COLUMN billing.meters.deactivated_at IS 'Since when the meter is inactive; NULL while it is active.';
 COMMENT ON COLUMN billing.meters.aggregation IS
 'sum, count, last, max, min, unique_count or weighted_sum; taken from the definition.';
-COMMENT ON COLUMN billing.meters.customer_key IS 'The payload key that names the customer; taken from the definition.';
+COMMENT ON COLUMN billing.meters.customer_key IS
+'The payload key that names the customer; taken from the definition. NULL: customer, or else stripe_customer_id.';
 COMMENT ON COLUMN billing.meters.value_key IS 'The payload key that holds the value; taken from the definition.';
 COMMENT ON COLUMN billing.meters.dimension_keys IS
 'The payload keys that usage is also kept by, in the definition''s order; empty when there are none.';
@@ -60,7 +61,7 @@ BEGIN
     -- Always from the definition, so that no column can ever contradict it.
     NEW.event_name := definition ->> 'event_name';
     NEW.aggregation := definition #>> '{default_aggregation,formula}';
-    NEW.customer_key := coalesce(definition #>> '{customer_mapping,event_payload_key}', 'customer');
+    NEW.customer_key := definition #>> '{customer_mapping,event_payload_key}';
     NEW.value_key := coalesce(definition #>> '{value_settings,event_payload_key}', 'value');
     NEW.dimension_keys := ARRAY(
         SELECT k.key FROM jsonb_array_elements_text(

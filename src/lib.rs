@@ -1,3 +1,21 @@
+//! pg_billing: Stripe-style usage-based billing inside PostgreSQL.
+//!
+//! Data flows one way: ingest → events → roll-up → buckets → rating → invoices. The first three rooms are pure and are all that
+//! is compiled without a `pgNN` feature; the others need PostgreSQL.
+
 pub mod calendar;
 pub mod pricing;
 pub mod types;
+
+#[cfg(feature = "pg")]
+mod functions;
+#[cfg(feature = "pg")]
+mod ingest;
+#[cfg(feature = "pg")]
+mod install;
+#[cfg(feature = "pg")]
+mod pg;
+#[cfg(feature = "pg")]
+mod settings;
+#[cfg(feature = "pg")]
+mod worker;

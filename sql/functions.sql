@@ -1,0 +1,51 @@
+-- Pure functions: amounts, periods, ids, and the settings as SQL sees them.
+
+CREATE FUNCTION billing.generate_id(prefix text) RETURNS text
+    AS 'MODULE_PATHNAME', 'generate_id_wrapper' LANGUAGE c VOLATILE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION billing.generate_id(text) IS
+    'prefix, an underscore, and the 32 hex digits of a UUIDv7: ids sort by creation. NULL in, NULL out.';
+
+CREATE FUNCTION billing.price_amount(price billing.price, quantity numeric) RETURNS numeric
+    AS 'MODULE_PATHNAME', 'price_amount_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION billing.price_amount(billing.price, numeric) IS
+    'What a quantity costs: exact, unrounded, in minor units of the price''s currency. The one place where a quantity becomes an '
+    'amount. A negative quantity counts as 0; 0 still costs the first tier''s flat amount. NULL in, NULL out. 22023: NaN, infinity.';
+
+CREATE FUNCTION billing.price_line_amount(price billing.price, quantity numeric) RETURNS bigint
+    AS 'MODULE_PATHNAME', 'price_line_amount_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION billing.price_line_amount(billing.price, numeric) IS
+    'price_amount() rounded once, half away from zero, to the minor unit: the amount of an invoice line. 22003: beyond bigint.';
+
+CREATE FUNCTION billing.prorated_amount(amount numeric, part tstzrange, whole tstzrange) RETURNS bigint
+    AS 'MODULE_PATHNAME', 'prorated_amount_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION billing.prorated_amount(numeric, tstzrange, tstzrange) IS
+    'amount (minor units, unrounded) times the length of part over the length of whole, both [start, end), exact to the '
+    'microsecond; rounded once, half away from zero. 22023: an unbounded or empty range; 22003: beyond bigint.';
+
+CREATE FUNCTION billing.period_containing(anchor timestamptz, "interval" text, interval_count integer, at timestamptz)
+    RETURNS tstzrange
+    AS 'MODULE_PATHNAME', 'period_containing_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION billing.period_containing(timestamptz, text, integer, timestamptz) IS
+    'The billing period [start, end) that holds "at". Boundaries lie whole multiples of interval_count days, weeks, months or years '
+    'from the anchor, in UTC; an anchor on the 29th to 31st clamps to the end of a shorter month and comes back after it. '
+    '22023: an unknown interval, a count below 1, an infinite time; 22008: out of range.';
+
+CREATE FUNCTION billing.setting_seconds(name text) RETURNS bigint
+    AS 'MODULE_PATHNAME', 'setting_seconds_wrapper' LANGUAGE c STABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION billing.setting_seconds(text) IS
+    'A time setting by its name without "billing.", in seconds; NULL: no limit (-1). 42704: no such setting.';
+
+CREATE FUNCTION billing.setting_interval(name text) RETURNS interval
+    LANGUAGE sql STABLE STRICT PARALLEL SAFE
+    RETURN pg_catalog.make_interval(secs => billing.setting_seconds(name));
+COMMENT ON FUNCTION billing.setting_interval(text) IS
+    'A time setting by its name without "billing."; NULL: no limit (-1). 42704: no such setting.';
+
+CREATE FUNCTION billing.late_usage() RETURNS text
+    AS 'MODULE_PATHNAME', 'late_usage_wrapper' LANGUAGE c STABLE PARALLEL SAFE;
+COMMENT ON FUNCTION billing.late_usage() IS 'The setting billing.late_usage: next_invoice or ignore.';
+
+CREATE FUNCTION billing.setting_text(name text) RETURNS text
+    LANGUAGE sql STABLE STRICT PARALLEL SAFE
+    RETURN CASE name WHEN 'late_usage' THEN billing.late_usage() END;
+COMMENT ON FUNCTION billing.setting_text(text) IS 'A setting that is a word, by its name without "billing."; NULL: no such setting.';

@@ -1,0 +1,136 @@
+-- The partitions of meter_events: made by the ingest path when missing and by the worker ahead of time, sealed, dropped.
+CREATE TABLE billing.meter_event_partitions (
+    name text COLLATE "C" PRIMARY KEY,
+    lower_bound timestamptz NOT NULL UNIQUE,
+    upper_bound timestamptz NOT NULL,
+    sealed_at timestamptz,
+    min_timestamp timestamptz,
+    max_timestamp timestamptz,
+    event_count bigint,
+    CHECK (lower_bound < upper_bound)
+);
+
+COMMENT ON TABLE billing.meter_event_partitions IS
+    'The partitions of billing.meter_events. A sealed one takes no more events, and knows the range of their timestamps, so '
+    'that a retry is looked for only where its first try can be.';
+COMMENT ON COLUMN billing.meter_event_partitions.name IS 'Name of the table in schema billing.';
+COMMENT ON COLUMN billing.meter_event_partitions.lower_bound IS 'Holds events received at or after this.';
+COMMENT ON COLUMN billing.meter_event_partitions.upper_bound IS 'Holds events received before this.';
+COMMENT ON COLUMN billing.meter_event_partitions.sealed_at IS 'When it was sealed; NULL: events may still come.';
+COMMENT ON COLUMN billing.meter_event_partitions.min_timestamp IS 'Least event timestamp, once sealed; NULL: empty or not sealed.';
+COMMENT ON COLUMN billing.meter_event_partitions.max_timestamp IS 'Greatest event timestamp, once sealed; NULL: empty or not sealed.';
+COMMENT ON COLUMN billing.meter_event_partitions.event_count IS 'Number of events, cancelled ones too, once sealed.';
+SELECT pg_catalog.pg_extension_config_dump('billing.meter_event_partitions', '');
+
+CREATE FUNCTION billing.make_partition(lower_bound timestamptz, upper_bound timestamptz) RETURNS text
+    LANGUAGE plpgsql VOLATILE STRICT SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO' SET timezone = 'UTC'
+AS $$
+DECLARE
+    utc_start timestamp := lower_bound AT TIME ZONE 'UTC';
+    table_name text := 'meter_events_p' || to_char(utc_start, 'YYYYMMDD')
+        || CASE WHEN utc_start = date_trunc('day', utc_start) THEN '' ELSE to_char(utc_start, '_HH24MISS') END;
+BEGIN
+    -- Made apart and then attached, because that leaves readers and writers of the parent alone; CREATE ... PARTITION OF would not.
+    EXECUTE format('CREATE TABLE billing.%I (LIKE billing.meter_events INCLUDING DEFAULTS INCLUDING CONSTRAINTS)', table_name);
+    EXECUTE format('CREATE UNIQUE INDEX %I ON billing.%I (customer, event_name, identifier)',
+                   table_name || '_identity', table_name);
+    EXECUTE format('CREATE INDEX %I ON billing.%I USING brin ("timestamp") WITH (autosummarize = on)',
+                   table_name || '_timestamp_brin', table_name);
+    EXECUTE format('COMMENT ON TABLE billing.%I IS %L', table_name,
+                   format('Events received from %s to before %s.', lower_bound, upper_bound));
+    EXECUTE format('ALTER TABLE billing.meter_events ATTACH PARTITION billing.%I FOR VALUES FROM (%L) TO (%L)',
+                   table_name, lower_bound, upper_bound);
+    INSERT INTO billing.meter_event_partitions (name, lower_bound, upper_bound)
+    VALUES (table_name, make_partition.lower_bound, make_partition.upper_bound);
+    RETURN table_name;
+END $$;
+COMMENT ON FUNCTION billing.make_partition(timestamptz, timestamptz) IS
+    'Makes the partition for events received in [lower_bound, upper_bound), and returns its name. The ingest path calls it.';
+
+CREATE FUNCTION billing.make_next_partition() RETURNS boolean
+    AS 'MODULE_PATHNAME', 'make_next_partition_wrapper' LANGUAGE c VOLATILE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION billing.make_next_partition() IS
+    'Makes the partition after the one that receives events now, unless it is there. Returns whether it was missing.';
+
+CREATE FUNCTION billing.seal_partition(partition text) RETURNS boolean
+    LANGUAGE plpgsql VOLATILE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    -- The statements below must see every event committed before the lock was had.
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'partitions can be sealed only in a READ COMMITTED transaction'
+            USING ERRCODE = 'active_sql_transaction';
+    END IF;
+    IF NOT EXISTS (SELECT FROM billing.meter_event_partitions p
+                   WHERE p.name = partition AND p.sealed_at IS NULL AND p.upper_bound <= clock_timestamp()) THEN
+        RETURN false;
+    END IF;
+    BEGIN
+        -- Not to be had while a transaction that wrote here is open, prepared ones included.
+        EXECUTE format('LOCK TABLE billing.%I IN SHARE MODE NOWAIT', partition);
+    EXCEPTION WHEN lock_not_available THEN
+        RETURN false;
+    END;
+    EXECUTE format('CREATE INDEX %I ON billing.%I (customer, event_name, "timestamp")', partition || '_timestamp', partition);
+    EXECUTE format(
+        'UPDATE billing.meter_event_partitions p
+         SET sealed_at = clock_timestamp(), min_timestamp = e.least, max_timestamp = e.greatest, event_count = e.count
+         FROM (SELECT min("timestamp") AS least, max("timestamp") AS greatest, count(*) AS count FROM billing.%I) e
+         WHERE p.name = $1', partition) USING partition;
+    RETURN true;
+END $$;
+COMMENT ON FUNCTION billing.seal_partition(text) IS
+    'Seals a partition whose time is over and in which nobody writes any more: records the range of its timestamps and indexes '
+    'it by customer and time. Returns whether it did. 25001: not in a READ COMMITTED transaction.';
+
+CREATE FUNCTION billing.drop_old_partitions() RETURNS integer
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '200ms'
+AS $$
+DECLARE
+    -- NULL, no limit, drops nothing.
+    oldest timestamptz := clock_timestamp() - billing.setting_interval('retention');
+    window_start timestamptz := clock_timestamp() - billing.setting_interval('identifier_window');
+    partition text;
+    dropped integer := 0;
+BEGIN
+    FOR partition IN
+        SELECT p.name FROM billing.meter_event_partitions p
+        WHERE p.sealed_at IS NOT NULL AND p.upper_bound <= least(oldest, window_start)
+          AND NOT EXISTS (SELECT FROM billing.subscriptions s
+                          WHERE s.status <> 'canceled' AND s.current_period_start <= p.max_timestamp)
+          AND NOT EXISTS (SELECT FROM billing.invoices i
+                          WHERE i.status = 'draft' AND i.period_start <= p.max_timestamp)
+        ORDER BY p.lower_bound
+    LOOP
+        BEGIN
+            EXECUTE format('DROP TABLE billing.%I', partition);
+            DELETE FROM billing.meter_event_partitions p WHERE p.name = partition;
+            dropped := dropped + 1;
+        EXCEPTION WHEN lock_not_available THEN
+            NULL; -- in use: the next run tries again
+        END;
+    END LOOP;
+    RETURN dropped;
+END $$;
+COMMENT ON FUNCTION billing.drop_old_partitions() IS
+    'Drops the sealed partitions that billing.retention allows: none within billing.identifier_window, and none with usage of a '
+    'period that is not invoiced and finalized yet. Their buckets stay. Returns how many.';
+
+CREATE FUNCTION billing.maintain_partitions() RETURNS integer
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    changed integer := billing.make_next_partition()::integer;
+BEGIN
+    changed := changed + (
+        SELECT count(*) FROM (
+            SELECT billing.seal_partition(p.name) AS sealed FROM billing.meter_event_partitions p
+            WHERE p.sealed_at IS NULL AND p.upper_bound <= clock_timestamp()
+        ) s WHERE s.sealed);
+    RETURN changed + billing.drop_old_partitions();
+END $$;
+COMMENT ON FUNCTION billing.maintain_partitions() IS
+    'Makes the next partition, seals those whose time is over, drops those that billing.retention allows. The worker calls it; '
+    'anything else may. Returns how many partitions it changed.';

@@ -1,0 +1,25 @@
+-- The schema and the three roles. Roles belong to the whole cluster, so another database may have made them already, and
+-- DROP EXTENSION leaves them.
+COMMENT ON SCHEMA billing IS
+    'pg_billing: usage-based billing. ingest -> meter_events + usage_pending -> usage_buckets -> summaries, rating -> invoices.';
+
+DO $$
+DECLARE
+    role_name text;
+BEGIN
+    FOREACH role_name IN ARRAY ARRAY['billing_recorder', 'billing_reader', 'billing_admin'] LOOP
+        IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = role_name) THEN
+            BEGIN
+                EXECUTE pg_catalog.format('CREATE ROLE %I NOLOGIN', role_name);
+            EXCEPTION WHEN duplicate_object OR unique_violation THEN
+                NULL; -- another database was faster
+            END;
+        END IF;
+    END LOOP;
+END $$;
+
+-- CREATE ROLE stands in no database, so these comments are set anew by every database that installs the extension.
+COMMENT ON ROLE billing_recorder IS 'pg_billing: may record and cancel meter events, and read nothing.';
+COMMENT ON ROLE billing_reader IS 'pg_billing: may read every table, summary and preview, and change nothing.';
+COMMENT ON ROLE billing_admin IS 'pg_billing: may record, read, keep the catalog, bill, and loosen limits for an import.';
+GRANT billing_recorder, billing_reader TO billing_admin;

@@ -1,0 +1,26 @@
+//! Billing periods.
+
+use pgrx::datum::{Range, TimestampWithTimeZone};
+use pgrx::prelude::*;
+
+use crate::calendar::{self, CalendarError, Interval};
+use crate::pg::error::Result;
+use crate::pg::time::{Micros, finite};
+
+#[pg_extern(sql = false)]
+fn period_containing(
+    anchor: TimestampWithTimeZone,
+    interval: &str,
+    interval_count: i32,
+    at: TimestampWithTimeZone,
+) -> Result<Range<TimestampWithTimeZone>> {
+    let interval: Interval = interval.parse()?;
+    let count = u32::try_from(interval_count).map_err(|_| CalendarError::ZeroCount)?;
+    let period = calendar::period_containing(finite("anchor", anchor)?, interval, count, finite("at", at)?)?;
+    let bound = |at| {
+        Micros::from_chrono(at)
+            .and_then(Micros::to_pg)
+            .ok_or(CalendarError::TimeOutOfRange)
+    };
+    Ok(Range::new(bound(period.start)?, bound(period.end)?))
+}

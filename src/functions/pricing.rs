@@ -1,0 +1,61 @@
+//! Amounts: exact, and rounded once.
+
+use bigdecimal::BigDecimal;
+use pgrx::AnyNumeric;
+use pgrx::datum::{Range, RangeBound, TimestampWithTimeZone};
+use pgrx::prelude::*;
+
+use crate::calendar;
+use crate::pg::error::{Result, error};
+use crate::pg::numeric::{from_decimal, to_decimal};
+use crate::pg::time::finite;
+use crate::pricing;
+use crate::types::{Price, StripeObject};
+
+#[pg_extern(sql = false)]
+fn price_amount(price: &[u8], quantity: AnyNumeric) -> Result<AnyNumeric> {
+    from_decimal(&amount(price, &quantity)?)
+}
+
+#[pg_extern(sql = false)]
+fn price_line_amount(price: &[u8], quantity: AnyNumeric) -> Result<i64> {
+    pricing::round_minor(&amount(price, &quantity)?).ok_or_else(|| {
+        error(PgSqlErrorCode::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, "the amount is out of range for bigint")
+            .set_hint("Amounts are minor units of the currency, at most 9,223,372,036,854,775,807.")
+    })
+}
+
+fn amount(price: &[u8], quantity: &AnyNumeric) -> Result<BigDecimal> {
+    let price = Price::from_bytes(price)?;
+    Ok(pricing::amount(&price.model, &decimal("quantity", quantity)?))
+}
+
+#[pg_extern(sql = false)]
+fn prorated_amount(
+    amount: AnyNumeric,
+    part: Range<TimestampWithTimeZone>,
+    whole: Range<TimestampWithTimeZone>,
+) -> Result<i64> {
+    Ok(calendar::prorate(&decimal("amount", &amount)?, bounds("part", part)?, bounds("whole", whole)?)?)
+}
+
+fn bounds(name: &str, range: Range<TimestampWithTimeZone>) -> Result<std::ops::Range<chrono::DateTime<chrono::Utc>>> {
+    match (range.lower(), range.upper()) {
+        (Some(RangeBound::Inclusive(lower)), Some(RangeBound::Exclusive(upper))) => {
+            Ok(finite(name, *lower)?..finite(name, *upper)?)
+        }
+        _ => Err(error(
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            format!("argument \"{name}\" must be a bounded range [start, end)"),
+        )),
+    }
+}
+
+fn decimal(name: &str, value: &AnyNumeric) -> Result<BigDecimal> {
+    to_decimal(value).ok_or_else(|| {
+        error(
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            format!("argument \"{name}\" must be a finite number, got {value}"),
+        )
+    })
+}

@@ -1,0 +1,79 @@
+//! Input, output, send, receive, casts, equality and hash of the three value types, which are stored as their binary form.
+
+use std::ffi::{CStr, CString};
+
+use pgrx::datum::Internal;
+use pgrx::prelude::*;
+
+use crate::pg::error::{Result, error};
+use crate::pg::wire;
+use crate::types::{Meter, Price, StripeObject, Subscription};
+
+fn parse<T: StripeObject>(text: &str) -> Result<Vec<u8>> {
+    Ok(T::parse(text)?.to_bytes()?)
+}
+
+fn print<T: StripeObject>(stored: &[u8]) -> Result<String> {
+    Ok(T::from_bytes(stored)?.to_json())
+}
+
+fn utf8(input: &CStr) -> Result<&str> {
+    input.to_str().map_err(|_| {
+        error(PgSqlErrorCode::ERRCODE_CHARACTER_NOT_IN_REPERTOIRE, "the value is not valid UTF-8")
+            .set_hint("pg_billing needs a database with encoding UTF8.")
+    })
+}
+
+fn c_string(text: String) -> Result<CString> {
+    CString::new(text).map_err(|_| error(PgSqlErrorCode::ERRCODE_DATA_CORRUPTED, "a stored value holds a zero byte"))
+}
+
+macro_rules! sql_type {
+    ($type:ty, $input:ident, $output:ident, $receive:ident, $send:ident) => {
+        #[pg_extern(sql = false)]
+        fn $input(input: &CStr) -> Result<Vec<u8>> {
+            parse::<$type>(utf8(input)?)
+        }
+
+        #[pg_extern(sql = false)]
+        fn $output(value: &[u8]) -> Result<CString> {
+            c_string(print::<$type>(value)?)
+        }
+
+        #[pg_extern(sql = false)]
+        fn $receive(buffer: Internal) -> Result<Vec<u8>> {
+            parse::<$type>(&wire::receive(buffer)?)
+        }
+
+        #[pg_extern(sql = false)]
+        fn $send(value: &[u8]) -> Result<Vec<u8>> {
+            Ok(wire::send(&print::<$type>(value)?))
+        }
+    };
+}
+
+sql_type!(Meter, meter_in, meter_out, meter_recv, meter_send);
+sql_type!(Price, price_in, price_out, price_recv, price_send);
+sql_type!(Subscription, subscription_in, subscription_out, subscription_recv, subscription_send);
+
+// Equal values have equal bytes, so one function serves all three types.
+
+#[pg_extern(sql = false)]
+fn value_eq(left: &[u8], right: &[u8]) -> bool {
+    left == right
+}
+
+#[pg_extern(sql = false)]
+fn value_ne(left: &[u8], right: &[u8]) -> bool {
+    left != right
+}
+
+#[pg_extern(sql = false)]
+fn value_hash(value: &[u8]) -> i32 {
+    wire::hash(value)
+}
+
+#[pg_extern(sql = false)]
+fn value_hash_extended(value: &[u8], seed: i64) -> i64 {
+    wire::hash_extended(value, seed)
+}

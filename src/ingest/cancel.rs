@@ -1,0 +1,58 @@
+//! Taking a recorded event back: Stripe's meter event adjustment of type `cancel`, at any age.
+
+use std::collections::HashSet;
+
+use pgrx::prelude::*;
+use pgrx::{AnyNumeric, JsonB};
+use serde_json::Value;
+
+use super::check::Event;
+use super::meters;
+use super::pending::Pending;
+use super::submitted::{Dimensions, dimensions};
+use crate::pg::error::{Result, error, required};
+use crate::pg::numeric::to_decimal;
+use crate::pg::spi::{self, Sees, Statement, arg};
+use crate::pg::time::Micros;
+
+#[pg_extern(sql = false)]
+fn cancel_meter_event(event_name: Option<&str>, customer: Option<&str>, identifier: Option<&str>) -> Result<bool> {
+    // An identifier that was used again after its window names the later event.
+    const CANCEL: Statement = Statement {
+        sql: "UPDATE billing.meter_events e SET cancelled_at = pg_catalog.clock_timestamp()
+              WHERE e.customer = $1 AND e.event_name = $2 AND e.identifier = $3 AND e.cancelled_at IS NULL
+                AND e.received_at = (SELECT pg_catalog.max(l.received_at) FROM billing.meter_events l
+                                     WHERE l.customer = $1 AND l.event_name = $2 AND l.identifier = $3
+                                       AND l.cancelled_at IS NULL)
+              RETURNING e.value, e.\"timestamp\", e.dimensions",
+        types: &[PgBuiltInOids::TEXTOID, PgBuiltInOids::TEXTOID, PgBuiltInOids::TEXTOID],
+    };
+    let event_name = required("event_name", event_name)?;
+    let customer = required("customer", customer)?;
+    let identifier = required("identifier", identifier)?;
+    let meters = meters::load(HashSet::from([event_name]))?;
+    let Some(meter) = meters.get(event_name) else { return Ok(false) };
+    let cancelled = spi::fetch(&CANCEL, &[arg(customer), arg(event_name), arg(identifier)], Sees::Own, |row| {
+        let value: AnyNumeric = row.required(1)?;
+        let stored: Option<JsonB> = row.get(3);
+        Ok(Event {
+            customer: customer.to_owned(),
+            event_name: event_name.to_owned(),
+            identifier: identifier.to_owned(),
+            value: to_decimal(&value)
+                .ok_or_else(|| error(PgSqlErrorCode::ERRCODE_DATA_CORRUPTED, format!("stored value {value} is no number")))?,
+            timestamp: Micros::from_pg(row.required(2)?),
+            timestamp_given: true,
+            dimensions: match stored {
+                Some(JsonB(Value::Object(object))) => dimensions(object)?,
+                _ => Dimensions::new(),
+            },
+        })
+    })?;
+    let mut pending = Pending::default();
+    for event in &cancelled {
+        pending.take_back(event, meter);
+    }
+    pending.write()?;
+    Ok(!cancelled.is_empty())
+}

@@ -1,0 +1,118 @@
+//! Which partition an event belongs in, and in which others its first try can be.
+
+use pgrx::prelude::*;
+
+use crate::pg::error::{Result, error};
+use crate::pg::spi::{self, Sees, Statement, arg};
+use crate::pg::time::{MICROS_PER_SECOND, Micros};
+use crate::settings;
+
+/// How far the wall clock may be set back without an identity being missed.
+const CLOCK_SLACK: i64 = 3600 * MICROS_PER_SECOND;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Partition {
+    pub oid: pg_sys::Oid,
+    /// Received at or after.
+    pub lower: Micros,
+    /// Received before.
+    pub upper: Micros,
+    /// Least and greatest timestamp of its events, once no more can come. Empty: `(MAX, MIN)`.
+    pub sealed: Option<(Micros, Micros)>,
+}
+
+impl Partition {
+    pub fn holds(&self, at: Micros) -> bool {
+        self.lower <= at && at < self.upper
+    }
+
+    /// Whether an event received at `now` may have been recorded here before, or may be being recorded.
+    pub fn may_hold_first_try(&self, now: Micros, timestamp: Option<Micros>) -> bool {
+        let window = settings::micros(&settings::IDENTIFIER_WINDOW).unwrap_or(0);
+        if self.lower > now {
+            return self.lower <= now.saturating_add(CLOCK_SLACK);
+        }
+        if self.upper.saturating_add(window) > now {
+            return true;
+        }
+        // A retry carries the timestamp of the first try.
+        timestamp.is_some_and(|at| self.sealed.is_none_or(|(least, greatest)| least <= at && at <= greatest))
+    }
+}
+
+/// All partitions, oldest first, as committed now.
+pub fn list() -> Result<Vec<Partition>> {
+    const LIST: Statement = Statement {
+        sql: "SELECT pg_catalog.to_regclass('billing.' || pg_catalog.quote_ident(p.name))::oid, p.lower_bound, p.upper_bound,
+                     p.sealed_at IS NOT NULL, p.min_timestamp, p.max_timestamp
+              FROM billing.meter_event_partitions p ORDER BY p.lower_bound",
+        types: &[],
+    };
+    let rows = spi::fetch(&LIST, &[], Sees::Latest, |row| {
+        let Some(oid) = row.get(1) else { return Ok(None) };
+        let sealed = if row.required(4)? {
+            let least = row.get(5).map_or(Micros(i64::MAX), Micros::from_pg);
+            let greatest = row.get(6).map_or(Micros(i64::MIN), Micros::from_pg);
+            Some((least, greatest))
+        } else {
+            None
+        };
+        Ok(Some(Partition {
+            oid,
+            lower: Micros::from_pg(row.required(2)?),
+            upper: Micros::from_pg(row.required(3)?),
+            sealed,
+        }))
+    })?;
+    Ok(rows.into_iter().flatten().collect())
+}
+
+/// All partitions, one of which holds `now`: made if missing.
+pub fn list_with_current(now: Micros) -> Result<Vec<Partition>> {
+    let partitions = list()?;
+    if partitions.iter().any(|partition| partition.holds(now)) {
+        return Ok(partitions);
+    }
+    // Self-conflicting, but no conflict with readers and writers. Whoever waited here finds the partition made.
+    const LOCK: Statement =
+        Statement { sql: "LOCK TABLE ONLY billing.meter_events IN SHARE UPDATE EXCLUSIVE MODE", types: &[] };
+    spi::execute(&LOCK, &[])?;
+    let partitions = list()?;
+    if partitions.iter().any(|partition| partition.holds(now)) {
+        return Ok(partitions);
+    }
+    make(now, &partitions)?;
+    list()
+}
+
+/// Makes the partition that holds `at`. The caller holds the lock of [`list_with_current`].
+fn make(at: Micros, partitions: &[Partition]) -> Result<()> {
+    const MAKE: Statement = Statement {
+        sql: "SELECT billing.make_partition($1, $2)",
+        types: &[PgBuiltInOids::TIMESTAMPTZOID, PgBuiltInOids::TIMESTAMPTZOID],
+    };
+    let width = i64::from(settings::PARTITION_WIDTH.get()) * MICROS_PER_SECOND;
+    // Aligned to the Unix epoch, so days are UTC days; cut where partitions of another width stand.
+    let lower = at.0 - at.unix_micros().rem_euclid(width);
+    let lower = partitions.iter().map(|p| p.upper.0).filter(|upper| *upper <= at.0).fold(lower, i64::max);
+    let upper = partitions.iter().map(|p| p.lower.0).filter(|lower| *lower > at.0).fold(lower.saturating_add(width), i64::min);
+    let bound = |at: i64| {
+        Micros(at).to_pg().ok_or_else(|| error(PgSqlErrorCode::ERRCODE_DATETIME_FIELD_OVERFLOW, "the clock is out of range"))
+    };
+    spi::fetch(&MAKE, &[arg(bound(lower)?), arg(bound(upper)?)], Sees::Own, |_| Ok(()))?;
+    Ok(())
+}
+
+/// Makes the partition that will hold what is received next, ahead of time. Returns whether one was missing.
+#[pg_extern(sql = false)]
+fn make_next_partition() -> Result<bool> {
+    let now = Micros::now();
+    let partitions = list_with_current(now)?;
+    let current = partitions.iter().find(|partition| partition.holds(now));
+    let next = current.map_or(now, |partition| partition.upper);
+    let missing = !partitions.iter().any(|partition| partition.holds(next));
+    if missing {
+        list_with_current(next)?;
+    }
+    Ok(missing)
+}

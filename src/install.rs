@@ -1,0 +1,44 @@
+//! What the server does when it loads the library, and what CREATE EXTENSION runs, in order.
+
+use pgrx::prelude::*;
+
+use crate::{settings, worker};
+
+pg_module_magic!(name, version);
+
+#[pg_guard]
+pub extern "C-unwind" fn _PG_init() {
+    settings::register();
+    worker::register_launcher_if_preloading();
+}
+
+// The install order. Functions of PL/pgSQL and SQL bind late, so an order among tables is enough; each file names its predecessor.
+extension_sql_file!("../sql/schema.sql", name = "schema", bootstrap);
+extension_sql_file!("../sql/types.sql", name = "types", requires = ["schema"]);
+extension_sql_file!("../sql/functions.sql", name = "functions", requires = ["types"]);
+extension_sql_file!("../sql/arguments.sql", name = "arguments", requires = ["functions"]);
+extension_sql_file!("../sql/customers.sql", name = "customers", requires = ["arguments"]);
+extension_sql_file!("../sql/products.sql", name = "products", requires = ["customers"]);
+extension_sql_file!("../sql/meters.sql", name = "meters", requires = ["products"]);
+extension_sql_file!("../sql/prices.sql", name = "prices", requires = ["meters"]);
+extension_sql_file!("../sql/meter_events.sql", name = "meter_events", requires = ["prices"]);
+extension_sql_file!("../sql/partitions.sql", name = "partitions", requires = ["meter_events"]);
+extension_sql_file!("../sql/rejections.sql", name = "rejections", requires = ["partitions"]);
+extension_sql_file!("../sql/record.sql", name = "record", requires = ["rejections"]);
+extension_sql_file!("../sql/usage_pending.sql", name = "usage_pending", requires = ["record"]);
+extension_sql_file!("../sql/usage_buckets.sql", name = "usage_buckets", requires = ["usage_pending"]);
+extension_sql_file!("../sql/usage.sql", name = "usage", requires = ["usage_buckets"]);
+extension_sql_file!("../sql/alerts.sql", name = "alerts", requires = ["usage"]);
+extension_sql_file!("../sql/roll_up.sql", name = "roll_up", requires = ["alerts"]);
+extension_sql_file!("../sql/subscriptions.sql", name = "subscriptions", requires = ["roll_up"]);
+extension_sql_file!("../sql/invoices.sql", name = "invoices", requires = ["subscriptions"]);
+extension_sql_file!("../sql/invoice_lines.sql", name = "invoice_lines", requires = ["invoices"]);
+extension_sql_file!("../sql/invoice_items.sql", name = "invoice_items", requires = ["invoice_lines"]);
+extension_sql_file!("../sql/customer_balance_transactions.sql", name = "customer_balance_transactions", requires = ["invoice_items"]);
+extension_sql_file!("../sql/rating.sql", name = "rating", requires = ["customer_balance_transactions"]);
+extension_sql_file!("../sql/preview.sql", name = "preview", requires = ["rating"]);
+extension_sql_file!("../sql/invoicing.sql", name = "invoicing", requires = ["preview"]);
+extension_sql_file!("../sql/subscribing.sql", name = "subscribing", requires = ["invoicing"]);
+extension_sql_file!("../sql/settling.sql", name = "settling", requires = ["subscribing"]);
+extension_sql_file!("../sql/worker.sql", name = "worker", requires = ["settling"]);
+extension_sql_file!("../sql/grants.sql", name = "grants", requires = ["worker"], finalize);

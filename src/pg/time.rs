@@ -1,0 +1,75 @@
+//! Instants as PostgreSQL keeps them: microseconds since 2000-01-01 00:00:00 UTC.
+
+use chrono::{DateTime, TimeZone, Utc};
+use pgrx::datum::TimestampWithTimeZone;
+use pgrx::prelude::*;
+
+use super::error::{Result, error};
+
+/// Seconds between the Unix epoch and PostgreSQL's.
+const EPOCH_OFFSET_SECONDS: i64 = 946_684_800;
+pub const MICROS_PER_SECOND: i64 = 1_000_000;
+pub const MICROS_PER_HOUR: i64 = 3600 * MICROS_PER_SECOND;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Micros(pub i64);
+
+impl Micros {
+    /// The wall clock, not the transaction's start.
+    pub fn now() -> Micros {
+        // SAFETY: GetCurrentTimestamp reads the clock and raises nothing.
+        Micros(unsafe { pg_sys::GetCurrentTimestamp() })
+    }
+
+    pub fn from_pg(value: TimestampWithTimeZone) -> Micros {
+        Micros(value.into())
+    }
+
+    /// `None` for PostgreSQL's infinities and whatever a timestamptz cannot hold.
+    pub fn to_pg(self) -> Option<TimestampWithTimeZone> {
+        TimestampWithTimeZone::try_from(self.0).ok()
+    }
+
+    pub fn datum(self) -> pg_sys::Datum {
+        pg_sys::Datum::from(self.0)
+    }
+
+    pub fn is_finite(self) -> bool {
+        self.0 != i64::MIN && self.0 != i64::MAX
+    }
+
+    pub fn unix_micros(self) -> i64 {
+        self.0.saturating_add(EPOCH_OFFSET_SECONDS * MICROS_PER_SECOND)
+    }
+
+    pub fn from_unix_micros(unix: i64) -> Option<Micros> {
+        unix.checked_sub(EPOCH_OFFSET_SECONDS * MICROS_PER_SECOND).map(Micros)
+    }
+
+    /// The start of the UTC hour that holds this instant.
+    pub fn hour(self) -> Micros {
+        Micros(self.0 - self.0.rem_euclid(MICROS_PER_HOUR))
+    }
+
+    pub fn saturating_add(self, micros: i64) -> Micros {
+        Micros(self.0.saturating_add(micros))
+    }
+
+    pub fn to_chrono(self) -> Option<DateTime<Utc>> {
+        Utc.timestamp_micros(self.unix_micros()).single().filter(|_| self.is_finite())
+    }
+
+    pub fn from_chrono(value: DateTime<Utc>) -> Option<Micros> {
+        Micros::from_unix_micros(value.timestamp_micros())
+    }
+}
+
+/// An argument that must be a finite instant: SQLSTATE 22023 otherwise.
+pub fn finite(name: &str, value: TimestampWithTimeZone) -> Result<DateTime<Utc>> {
+    Micros::from_pg(value).to_chrono().ok_or_else(|| {
+        error(
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            format!("argument \"{name}\" must be a finite timestamp, got {value}"),
+        )
+    })
+}

@@ -1,0 +1,146 @@
+//! The background worker. Nothing depends on it: it calls the same SQL functions that a person could call.
+//!
+//! Preloaded, a launcher starts with the server, starts one worker for each database, and ends; a worker that finds no extension in
+//! its database ends too. Without preload, CREATE EXTENSION and the first event recorded in a backend start the worker on demand.
+
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder, BgWorkerStartTime, SignalWakeFlags};
+use pgrx::prelude::*;
+
+use crate::pg::liveness;
+use crate::pg::spi::{self, Sees, Statement, arg};
+use crate::settings;
+
+const LIBRARY: &str = "pg_billing";
+/// A worker that fails as a whole (a job's failure only shows in billing.worker_jobs) comes back after this.
+const RESTART_AFTER: Duration = Duration::from_secs(5);
+/// How often a backend that records looks whether the worker lives.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+
+/// What a worker does, and how often.
+const JOBS: [(&str, fn() -> Duration); 2] = [
+    ("roll_up", || Duration::from_millis(settings::ROLL_UP_INTERVAL.get().unsigned_abs().into())),
+    ("maintain_partitions", || Duration::from_secs(60).min(Duration::from_secs(settings::PARTITION_WIDTH.get().unsigned_abs().into()))),
+];
+
+/// A library in `shared_preload_libraries` starts its launcher with the server.
+pub fn register_launcher_if_preloading() {
+    if !liveness::is_preloading() {
+        return;
+    }
+    BackgroundWorkerBuilder::new("pg_billing launcher")
+        .set_type("pg_billing launcher")
+        .set_library(LIBRARY)
+        .set_function("pg_billing_launcher_main")
+        .enable_spi_access()
+        .set_start_time(BgWorkerStartTime::RecoveryFinished)
+        .set_restart_time(None)
+        .load();
+}
+
+#[pg_guard]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn pg_billing_launcher_main(_argument: pg_sys::Datum) {
+    BackgroundWorker::attach_signal_handlers(SignalWakeFlags::SIGHUP | SignalWakeFlags::SIGTERM);
+    BackgroundWorker::connect_worker_to_spi(Some("postgres"), None);
+    let databases = BackgroundWorker::transaction(|| {
+        const DATABASES: Statement = Statement {
+            sql: "SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datallowconn AND NOT d.datistemplate",
+            types: &[],
+        };
+        spi::fetch(&DATABASES, &[], Sees::Latest, |row| row.required::<pg_sys::Oid>(1))
+    });
+    for database in databases.unwrap_or_default() {
+        start(database);
+    }
+}
+
+/// Starts this database's worker unless it lives, at most once in a while; an event recorded is reason enough to look.
+pub fn start_if_missing() {
+    thread_local!(static LOOKED: Cell<Option<Instant>> = const { Cell::new(None) });
+    let due = LOOKED.get().is_none_or(|at| at.elapsed() >= LOOK_EVERY);
+    if due && settings::WORKER.get() {
+        LOOKED.set(Some(Instant::now()));
+        if !liveness::worker_is_alive() {
+            start(liveness::this_database());
+        }
+    }
+}
+
+/// Starts this database's worker when the transaction commits: for CREATE EXTENSION, whose objects nobody sees before.
+#[pg_extern(sql = false)]
+fn start_worker() {
+    if settings::WORKER.get() {
+        let database = liveness::this_database();
+        pgrx::register_xact_callback(pgrx::PgXactCallbackEvent::Commit, move || start(database));
+    }
+}
+
+/// Without a free slot (max_worker_processes) the worker stays away, and the next look tries again.
+fn start(database: pg_sys::Oid) {
+    let _ = BackgroundWorkerBuilder::new("pg_billing worker")
+        .set_type("pg_billing worker")
+        .set_library(LIBRARY)
+        .set_function("pg_billing_worker_main")
+        .set_argument(Some(database.into()))
+        .enable_spi_access()
+        .set_start_time(BgWorkerStartTime::RecoveryFinished)
+        .set_restart_time(Some(RESTART_AFTER))
+        .load_dynamic();
+}
+
+#[pg_guard]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn pg_billing_worker_main(argument: pg_sys::Datum) {
+    BackgroundWorker::attach_signal_handlers(SignalWakeFlags::SIGHUP | SignalWakeFlags::SIGTERM);
+    BackgroundWorker::connect_worker_to_spi_by_oid(Some(pg_sys::Oid::from(argument.value() as u32)), None);
+    if !settings::WORKER.get() || !extension_exists() || !liveness::claim() {
+        liveness::end_for_good();
+    }
+    liveness::report_idle();
+    let mut due = JOBS.map(|(job, every)| (job, every, Instant::now()));
+    loop {
+        for (job, every, at) in &mut due {
+            if Instant::now() >= *at {
+                if !extension_exists() {
+                    liveness::end_for_good();
+                }
+                run(job);
+                *at = Instant::now() + every();
+            }
+        }
+        let next = due.iter().map(|(_, _, at)| at.saturating_duration_since(Instant::now())).min();
+        // Returns false on SIGTERM or when the postmaster is gone.
+        if !BackgroundWorker::wait_latch(next.map(|wait| wait.max(Duration::from_millis(1)))) {
+            liveness::end_for_good();
+        }
+        if BackgroundWorker::sighup_received() {
+            liveness::reload_settings();
+            if !settings::WORKER.get() {
+                liveness::end_for_good();
+            }
+            due.iter_mut().for_each(|(_, _, at)| *at = Instant::now());
+        }
+    }
+}
+
+fn extension_exists() -> bool {
+    const EXISTS: Statement = Statement {
+        sql: "SELECT true FROM pg_catalog.pg_extension WHERE extname OPERATOR(pg_catalog.=) 'pg_billing'",
+        types: &[],
+    };
+    BackgroundWorker::transaction(|| spi::fetch(&EXISTS, &[], Sees::Latest, |_| Ok(()))).is_ok_and(|rows| !rows.is_empty())
+}
+
+/// Each job in a transaction of its own; billing.run_job() keeps a failure in billing.worker_jobs.
+fn run(job: &'static str) {
+    const RUN: Statement =
+        Statement { sql: "SELECT billing.run_job($1)", types: &[PgBuiltInOids::TEXTOID] };
+    liveness::report_running(job);
+    if let Err(problem) = BackgroundWorker::transaction(|| spi::fetch(&RUN, &[arg(job)], Sees::Own, |_| Ok(()))) {
+        log!("pg_billing worker: job {job} failed: {}", problem.message());
+    }
+    liveness::report_idle();
+}
