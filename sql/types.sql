@@ -1,5 +1,6 @@
 -- The three value types. Stored as a version byte and a compact encoding in which equal values have equal bytes; sent in binary
 -- as a version byte and JSON text, as jsonb is. CREATE TYPE first makes shells, which the input functions return.
+-- The operators stand in pg_catalog so that = is found whatever the search_path.
 
 CREATE TYPE billing.meter;
 
@@ -54,18 +55,18 @@ COMMENT ON FUNCTION billing.meter_eq(billing.meter, billing.meter) IS 'Equal in 
 COMMENT ON FUNCTION billing.meter_ne(billing.meter, billing.meter) IS 'Different in some field that has a meaning.';
 COMMENT ON FUNCTION billing.meter_hash(billing.meter) IS 'Hash, for hash joins, DISTINCT and hash indexes.';
 COMMENT ON FUNCTION billing.meter_hash_extended(billing.meter, bigint) IS 'Hash with a seed, for hash partitioning.';
-CREATE OPERATOR billing.= (
+CREATE OPERATOR pg_catalog.= (
     LEFTARG = billing.meter, RIGHTARG = billing.meter, FUNCTION = billing.meter_eq,
-    COMMUTATOR = OPERATOR(billing.=), NEGATOR = OPERATOR(billing.<>), RESTRICT = eqsel, JOIN = eqjoinsel, HASHES
+    COMMUTATOR = OPERATOR(pg_catalog.=), NEGATOR = OPERATOR(pg_catalog.<>), RESTRICT = eqsel, JOIN = eqjoinsel, HASHES
 );
-CREATE OPERATOR billing.<> (
+CREATE OPERATOR pg_catalog.<> (
     LEFTARG = billing.meter, RIGHTARG = billing.meter, FUNCTION = billing.meter_ne,
-    COMMUTATOR = OPERATOR(billing.<>), NEGATOR = OPERATOR(billing.=), RESTRICT = neqsel, JOIN = neqjoinsel
+    COMMUTATOR = OPERATOR(pg_catalog.<>), NEGATOR = OPERATOR(pg_catalog.=), RESTRICT = neqsel, JOIN = neqjoinsel
 );
-COMMENT ON OPERATOR billing.= (billing.meter, billing.meter) IS 'Equal in every field that has a meaning.';
-COMMENT ON OPERATOR billing.<> (billing.meter, billing.meter) IS 'Different in some field that has a meaning.';
+COMMENT ON OPERATOR pg_catalog.= (billing.meter, billing.meter) IS 'Equal in every field that has a meaning.';
+COMMENT ON OPERATOR pg_catalog.<> (billing.meter, billing.meter) IS 'Different in some field that has a meaning.';
 CREATE OPERATOR CLASS billing.meter_ops DEFAULT FOR TYPE billing.meter USING hash AS
-    OPERATOR 1 billing.=,
+    OPERATOR 1 pg_catalog.=,
     FUNCTION 1 billing.meter_hash(billing.meter),
     FUNCTION 2 billing.meter_hash_extended(billing.meter, bigint);
 COMMENT ON OPERATOR CLASS billing.meter_ops USING hash IS 'Lets meter values be joined, grouped and made distinct by hash.';
@@ -124,18 +125,18 @@ COMMENT ON FUNCTION billing.price_eq(billing.price, billing.price) IS 'Equal in 
 COMMENT ON FUNCTION billing.price_ne(billing.price, billing.price) IS 'Different in some field that has a meaning.';
 COMMENT ON FUNCTION billing.price_hash(billing.price) IS 'Hash, for hash joins, DISTINCT and hash indexes.';
 COMMENT ON FUNCTION billing.price_hash_extended(billing.price, bigint) IS 'Hash with a seed, for hash partitioning.';
-CREATE OPERATOR billing.= (
+CREATE OPERATOR pg_catalog.= (
     LEFTARG = billing.price, RIGHTARG = billing.price, FUNCTION = billing.price_eq,
-    COMMUTATOR = OPERATOR(billing.=), NEGATOR = OPERATOR(billing.<>), RESTRICT = eqsel, JOIN = eqjoinsel, HASHES
+    COMMUTATOR = OPERATOR(pg_catalog.=), NEGATOR = OPERATOR(pg_catalog.<>), RESTRICT = eqsel, JOIN = eqjoinsel, HASHES
 );
-CREATE OPERATOR billing.<> (
+CREATE OPERATOR pg_catalog.<> (
     LEFTARG = billing.price, RIGHTARG = billing.price, FUNCTION = billing.price_ne,
-    COMMUTATOR = OPERATOR(billing.<>), NEGATOR = OPERATOR(billing.=), RESTRICT = neqsel, JOIN = neqjoinsel
+    COMMUTATOR = OPERATOR(pg_catalog.<>), NEGATOR = OPERATOR(pg_catalog.=), RESTRICT = neqsel, JOIN = neqjoinsel
 );
-COMMENT ON OPERATOR billing.= (billing.price, billing.price) IS 'Equal in every field that has a meaning.';
-COMMENT ON OPERATOR billing.<> (billing.price, billing.price) IS 'Different in some field that has a meaning.';
+COMMENT ON OPERATOR pg_catalog.= (billing.price, billing.price) IS 'Equal in every field that has a meaning.';
+COMMENT ON OPERATOR pg_catalog.<> (billing.price, billing.price) IS 'Different in some field that has a meaning.';
 CREATE OPERATOR CLASS billing.price_ops DEFAULT FOR TYPE billing.price USING hash AS
-    OPERATOR 1 billing.=,
+    OPERATOR 1 pg_catalog.=,
     FUNCTION 1 billing.price_hash(billing.price),
     FUNCTION 2 billing.price_hash_extended(billing.price, bigint);
 COMMENT ON OPERATOR CLASS billing.price_ops USING hash IS 'Lets price values be joined, grouped and made distinct by hash.';
@@ -194,18 +195,18 @@ COMMENT ON FUNCTION billing.subscription_eq(billing.subscription, billing.subscr
 COMMENT ON FUNCTION billing.subscription_ne(billing.subscription, billing.subscription) IS 'Different in some field that has a meaning.';
 COMMENT ON FUNCTION billing.subscription_hash(billing.subscription) IS 'Hash, for hash joins, DISTINCT and hash indexes.';
 COMMENT ON FUNCTION billing.subscription_hash_extended(billing.subscription, bigint) IS 'Hash with a seed, for hash partitioning.';
-CREATE OPERATOR billing.= (
+CREATE OPERATOR pg_catalog.= (
     LEFTARG = billing.subscription, RIGHTARG = billing.subscription, FUNCTION = billing.subscription_eq,
-    COMMUTATOR = OPERATOR(billing.=), NEGATOR = OPERATOR(billing.<>), RESTRICT = eqsel, JOIN = eqjoinsel, HASHES
+    COMMUTATOR = OPERATOR(pg_catalog.=), NEGATOR = OPERATOR(pg_catalog.<>), RESTRICT = eqsel, JOIN = eqjoinsel, HASHES
 );
-CREATE OPERATOR billing.<> (
+CREATE OPERATOR pg_catalog.<> (
     LEFTARG = billing.subscription, RIGHTARG = billing.subscription, FUNCTION = billing.subscription_ne,
-    COMMUTATOR = OPERATOR(billing.<>), NEGATOR = OPERATOR(billing.=), RESTRICT = neqsel, JOIN = neqjoinsel
+    COMMUTATOR = OPERATOR(pg_catalog.<>), NEGATOR = OPERATOR(pg_catalog.=), RESTRICT = neqsel, JOIN = neqjoinsel
 );
-COMMENT ON OPERATOR billing.= (billing.subscription, billing.subscription) IS 'Equal in every field that has a meaning.';
-COMMENT ON OPERATOR billing.<> (billing.subscription, billing.subscription) IS 'Different in some field that has a meaning.';
+COMMENT ON OPERATOR pg_catalog.= (billing.subscription, billing.subscription) IS 'Equal in every field that has a meaning.';
+COMMENT ON OPERATOR pg_catalog.<> (billing.subscription, billing.subscription) IS 'Different in some field that has a meaning.';
 CREATE OPERATOR CLASS billing.subscription_ops DEFAULT FOR TYPE billing.subscription USING hash AS
-    OPERATOR 1 billing.=,
+    OPERATOR 1 pg_catalog.=,
     FUNCTION 1 billing.subscription_hash(billing.subscription),
     FUNCTION 2 billing.subscription_hash_extended(billing.subscription, bigint);
 COMMENT ON OPERATOR CLASS billing.subscription_ops USING hash IS 'Lets subscription values be joined, grouped and made distinct by hash.';

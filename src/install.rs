@@ -22,20 +22,52 @@ extension_sql_file!("../sql/products.sql", name = "products", requires = ["custo
 extension_sql_file!("../sql/meters.sql", name = "meters", requires = ["products"]);
 extension_sql_file!("../sql/prices.sql", name = "prices", requires = ["meters"]);
 extension_sql_file!("../sql/meter_events.sql", name = "meter_events", requires = ["prices"]);
-extension_sql_file!("../sql/partitions.sql", name = "partitions", requires = ["meter_events"]);
+extension_sql_file!(
+    "../sql/partitions.sql",
+    name = "partitions",
+    requires = ["meter_events"]
+);
 extension_sql_file!("../sql/rejections.sql", name = "rejections", requires = ["partitions"]);
 extension_sql_file!("../sql/record.sql", name = "record", requires = ["rejections"]);
-extension_sql_file!("../sql/usage_pending.sql", name = "usage_pending", requires = ["record"]);
-extension_sql_file!("../sql/usage_buckets.sql", name = "usage_buckets", requires = ["usage_pending"]);
+extension_sql_file!(
+    "../sql/usage_pending.sql",
+    name = "usage_pending",
+    requires = ["record"]
+);
+extension_sql_file!(
+    "../sql/usage_buckets.sql",
+    name = "usage_buckets",
+    requires = ["usage_pending"]
+);
 extension_sql_file!("../sql/usage.sql", name = "usage", requires = ["usage_buckets"]);
 extension_sql_file!("../sql/alerts.sql", name = "alerts", requires = ["usage"]);
 extension_sql_file!("../sql/roll_up.sql", name = "roll_up", requires = ["alerts"]);
-extension_sql_file!("../sql/subscriptions.sql", name = "subscriptions", requires = ["roll_up"]);
+extension_sql_file!(
+    "../sql/subscriptions.sql",
+    name = "subscriptions",
+    requires = ["roll_up"]
+);
 extension_sql_file!("../sql/invoices.sql", name = "invoices", requires = ["subscriptions"]);
-extension_sql_file!("../sql/invoice_lines.sql", name = "invoice_lines", requires = ["invoices"]);
-extension_sql_file!("../sql/invoice_items.sql", name = "invoice_items", requires = ["invoice_lines"]);
-extension_sql_file!("../sql/customer_balance_transactions.sql", name = "customer_balance_transactions", requires = ["invoice_items"]);
-extension_sql_file!("../sql/rating.sql", name = "rating", requires = ["customer_balance_transactions"]);
+extension_sql_file!(
+    "../sql/invoice_lines.sql",
+    name = "invoice_lines",
+    requires = ["invoices"]
+);
+extension_sql_file!(
+    "../sql/invoice_items.sql",
+    name = "invoice_items",
+    requires = ["invoice_lines"]
+);
+extension_sql_file!(
+    "../sql/customer_balance_transactions.sql",
+    name = "customer_balance_transactions",
+    requires = ["invoice_items"]
+);
+extension_sql_file!(
+    "../sql/rating.sql",
+    name = "rating",
+    requires = ["customer_balance_transactions"]
+);
 extension_sql_file!("../sql/preview.sql", name = "preview", requires = ["rating"]);
 extension_sql_file!("../sql/invoicing.sql", name = "invoicing", requires = ["preview"]);
 extension_sql_file!("../sql/subscribing.sql", name = "subscribing", requires = ["invoicing"]);

@@ -36,7 +36,14 @@ pub static RETENTION: GucSetting<i32> = GucSetting::<i32>::new(NO_LIMIT);
 pub static LATE_USAGE: GucSetting<LateUsage> = GucSetting::<LateUsage>::new(LateUsage::next_invoice);
 pub static WORKER: GucSetting<bool> = GucSetting::<bool>::new(true);
 
-type Duration = (&'static CStr, &'static GucSetting<i32>, i32, GucContext, &'static CStr, &'static CStr);
+type Duration = (
+    &'static CStr,
+    &'static GucSetting<i32>,
+    i32,
+    GucContext,
+    &'static CStr,
+    &'static CStr,
+);
 
 /// Settings in seconds: name, value, least value, who may set it, what it is, why it is so.
 fn durations() -> [Duration; 6] {
@@ -137,7 +144,12 @@ fn setting_seconds(name: &str) -> Result<Option<i64>> {
         .iter()
         .find(|(full, ..)| full.to_bytes().strip_prefix(b"billing.") == Some(name.as_bytes()))
         .map(|(_, setting, ..)| micros(setting).map(|micros| micros / MICROS_PER_SECOND))
-        .ok_or_else(|| error(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, format!("no time setting \"billing.{name}\"")))
+        .ok_or_else(|| {
+            error(
+                PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+                format!("no time setting \"billing.{name}\""),
+            )
+        })
 }
 
 #[pg_extern(sql = false)]

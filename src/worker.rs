@@ -21,8 +21,14 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// What a worker does, and how often.
 const JOBS: [(&str, fn() -> Duration); 2] = [
-    ("roll_up", || Duration::from_millis(settings::ROLL_UP_INTERVAL.get().unsigned_abs().into())),
-    ("maintain_partitions", || Duration::from_secs(60).min(Duration::from_secs(settings::PARTITION_WIDTH.get().unsigned_abs().into()))),
+    ("roll_up", || {
+        Duration::from_millis(settings::ROLL_UP_INTERVAL.get().unsigned_abs().into())
+    }),
+    ("maintain_partitions", || {
+        Duration::from_secs(60).min(Duration::from_secs(
+            settings::PARTITION_WIDTH.get().unsigned_abs().into(),
+        ))
+    }),
 ];
 
 /// A library in `shared_preload_libraries` starts its launcher with the server.
@@ -111,7 +117,10 @@ pub extern "C-unwind" fn pg_billing_worker_main(argument: pg_sys::Datum) {
                 *at = Instant::now() + every();
             }
         }
-        let next = due.iter().map(|(_, _, at)| at.saturating_duration_since(Instant::now())).min();
+        let next = due
+            .iter()
+            .map(|(_, _, at)| at.saturating_duration_since(Instant::now()))
+            .min();
         // Returns false on SIGTERM or when the postmaster is gone.
         if !BackgroundWorker::wait_latch(next.map(|wait| wait.max(Duration::from_millis(1)))) {
             liveness::end_for_good();
@@ -131,13 +140,16 @@ fn extension_exists() -> bool {
         sql: "SELECT true FROM pg_catalog.pg_extension WHERE extname OPERATOR(pg_catalog.=) 'pg_billing'",
         types: &[],
     };
-    BackgroundWorker::transaction(|| spi::fetch(&EXISTS, &[], Sees::Latest, |_| Ok(()))).is_ok_and(|rows| !rows.is_empty())
+    BackgroundWorker::transaction(|| spi::fetch(&EXISTS, &[], Sees::Latest, |_| Ok(())))
+        .is_ok_and(|rows| !rows.is_empty())
 }
 
 /// Each job in a transaction of its own; billing.run_job() keeps a failure in billing.worker_jobs.
 fn run(job: &'static str) {
-    const RUN: Statement =
-        Statement { sql: "SELECT billing.run_job($1)", types: &[PgBuiltInOids::TEXTOID] };
+    const RUN: Statement = Statement {
+        sql: "SELECT billing.run_job($1)",
+        types: &[PgBuiltInOids::TEXTOID],
+    };
     liveness::report_running(job);
     if let Err(problem) = BackgroundWorker::transaction(|| spi::fetch(&RUN, &[arg(job)], Sees::Own, |_| Ok(()))) {
         log!("pg_billing worker: job {job} failed: {}", problem.message());

@@ -1,6 +1,6 @@
 //! Billing periods.
 
-use pgrx::datum::{Range, TimestampWithTimeZone};
+use pgrx::datum::{Range, RangeBound, TimestampWithTimeZone};
 use pgrx::prelude::*;
 
 use crate::calendar::{self, CalendarError, Interval};
@@ -22,5 +22,8 @@ fn period_containing(
             .and_then(Micros::to_pg)
             .ok_or(CalendarError::TimeOutOfRange)
     };
-    Ok(Range::new(bound(period.start)?, bound(period.end)?))
+    Ok(Range::new(
+        RangeBound::Inclusive(bound(period.start)?),
+        RangeBound::Exclusive(bound(period.end)?),
+    ))
 }

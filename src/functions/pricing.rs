@@ -20,8 +20,11 @@ fn price_amount(price: &[u8], quantity: AnyNumeric) -> Result<AnyNumeric> {
 #[pg_extern(sql = false)]
 fn price_line_amount(price: &[u8], quantity: AnyNumeric) -> Result<i64> {
     pricing::round_minor(&amount(price, &quantity)?).ok_or_else(|| {
-        error(PgSqlErrorCode::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, "the amount is out of range for bigint")
-            .set_hint("Amounts are minor units of the currency, at most 9,223,372,036,854,775,807.")
+        error(
+            PgSqlErrorCode::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
+            "the amount is out of range for bigint",
+        )
+        .set_hint("Amounts are minor units of the currency, at most 9,223,372,036,854,775,807.")
     })
 }
 
@@ -36,7 +39,11 @@ fn prorated_amount(
     part: Range<TimestampWithTimeZone>,
     whole: Range<TimestampWithTimeZone>,
 ) -> Result<i64> {
-    Ok(calendar::prorate(&decimal("amount", &amount)?, bounds("part", part)?, bounds("whole", whole)?)?)
+    Ok(calendar::prorate(
+        &decimal("amount", &amount)?,
+        bounds("part", part)?,
+        bounds("whole", whole)?,
+    )?)
 }
 
 fn bounds(name: &str, range: Range<TimestampWithTimeZone>) -> Result<std::ops::Range<chrono::DateTime<chrono::Utc>>> {

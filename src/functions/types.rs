@@ -19,13 +19,21 @@ fn print<T: StripeObject>(stored: &[u8]) -> Result<String> {
 
 fn utf8(input: &CStr) -> Result<&str> {
     input.to_str().map_err(|_| {
-        error(PgSqlErrorCode::ERRCODE_CHARACTER_NOT_IN_REPERTOIRE, "the value is not valid UTF-8")
-            .set_hint("pg_billing needs a database with encoding UTF8.")
+        error(
+            PgSqlErrorCode::ERRCODE_CHARACTER_NOT_IN_REPERTOIRE,
+            "the value is not valid UTF-8",
+        )
+        .set_hint("pg_billing needs a database with encoding UTF8.")
     })
 }
 
 fn c_string(text: String) -> Result<CString> {
-    CString::new(text).map_err(|_| error(PgSqlErrorCode::ERRCODE_DATA_CORRUPTED, "a stored value holds a zero byte"))
+    CString::new(text).map_err(|_| {
+        error(
+            PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
+            "a stored value holds a zero byte",
+        )
+    })
 }
 
 macro_rules! sql_type {
@@ -54,7 +62,13 @@ macro_rules! sql_type {
 
 sql_type!(Meter, meter_in, meter_out, meter_recv, meter_send);
 sql_type!(Price, price_in, price_out, price_recv, price_send);
-sql_type!(Subscription, subscription_in, subscription_out, subscription_recv, subscription_send);
+sql_type!(
+    Subscription,
+    subscription_in,
+    subscription_out,
+    subscription_recv,
+    subscription_send
+);
 
 // Equal values have equal bytes, so one function serves all three types.
 

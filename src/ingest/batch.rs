@@ -34,14 +34,25 @@ pub type Entry = std::result::Result<Submitted, Rejection>;
 
 pub fn no_meter(event_name: &str) -> Rejection {
     let name: String = event_name.chars().take(100).collect();
-    Rejection { code: Code::NoMeter, message: format!("no meter has the event name \"{name}\"") }
+    Rejection {
+        code: Code::NoMeter,
+        message: format!("no meter has the event name \"{name}\""),
+    }
 }
 
 /// Records the good ones of a batch, and keeps the refused ones: `source` gives entry `i` as the client sent it.
-pub fn record_all(entries: Vec<Entry>, meters: &HashMap<String, Meter>, source: impl Fn(usize) -> Value) -> Result<Counts> {
+pub fn record_all(
+    entries: Vec<Entry>,
+    meters: &HashMap<String, Meter>,
+    source: impl Fn(usize) -> Value,
+) -> Result<Counts> {
     let clock = Clock::read();
     let customers = known_customers(
-        entries.iter().flatten().filter_map(|submitted| submitted.customer.as_deref()).collect::<HashSet<&str>>(),
+        entries
+            .iter()
+            .flatten()
+            .filter_map(|submitted| submitted.customer.as_deref())
+            .collect::<HashSet<&str>>(),
     )?;
     let mut counts = Counts::default();
     let mut events = Vec::with_capacity(entries.len());
@@ -94,7 +105,9 @@ fn record(mut events: Vec<(usize, Event)>, meters: &HashMap<String, Meter>, cloc
     let mut pending = Pending::default();
     let mut recorded = 0;
     for (i, event) in &events {
-        let Some(meter) = meters.get(&event.event_name) else { continue };
+        let Some(meter) = meters.get(&event.event_name) else {
+            continue;
+        };
         let fixed = fixed_columns(event)?;
         // "The latest received" of a batch is the last of the array.
         let received_at = clock.now.saturating_add(*i as i64);
@@ -111,7 +124,11 @@ fn record(mut events: Vec<(usize, Event)>, meters: &HashMap<String, Meter>, cloc
 
 /// The columns that do not depend on when the event is received.
 fn fixed_columns(event: &Event) -> Result<[Arg; 5]> {
-    let dimensions = if event.dimensions.is_empty() { None } else { arg(jsonb(&event.dimensions)?) };
+    let dimensions = if event.dimensions.is_empty() {
+        None
+    } else {
+        arg(jsonb(&event.dimensions)?)
+    };
     Ok([
         arg(event.customer.as_str()),
         arg(event.event_name.as_str()),
@@ -123,5 +140,13 @@ fn fixed_columns(event: &Event) -> Result<[Arg; 5]> {
 
 fn tuple(fixed: &[Arg; 5], event: &Event, received_at: Micros) -> Tuple {
     let [customer, event_name, identifier, value, dimensions] = *fixed;
-    [customer, event_name, identifier, value, Some(event.timestamp.datum()), Some(received_at.datum()), dimensions]
+    [
+        customer,
+        event_name,
+        identifier,
+        value,
+        Some(event.timestamp.datum()),
+        Some(received_at.datum()),
+        dimensions,
+    ]
 }

@@ -31,24 +31,35 @@ fn cancel_meter_event(event_name: Option<&str>, customer: Option<&str>, identifi
     let customer = required("customer", customer)?;
     let identifier = required("identifier", identifier)?;
     let meters = meters::load(HashSet::from([event_name]))?;
-    let Some(meter) = meters.get(event_name) else { return Ok(false) };
-    let cancelled = spi::fetch(&CANCEL, &[arg(customer), arg(event_name), arg(identifier)], Sees::Own, |row| {
-        let value: AnyNumeric = row.required(1)?;
-        let stored: Option<JsonB> = row.get(3);
-        Ok(Event {
-            customer: customer.to_owned(),
-            event_name: event_name.to_owned(),
-            identifier: identifier.to_owned(),
-            value: to_decimal(&value)
-                .ok_or_else(|| error(PgSqlErrorCode::ERRCODE_DATA_CORRUPTED, format!("stored value {value} is no number")))?,
-            timestamp: Micros::from_pg(row.required(2)?),
-            timestamp_given: true,
-            dimensions: match stored {
-                Some(JsonB(Value::Object(object))) => dimensions(object)?,
-                _ => Dimensions::new(),
-            },
-        })
-    })?;
+    let Some(meter) = meters.get(event_name) else {
+        return Ok(false);
+    };
+    let cancelled = spi::fetch(
+        &CANCEL,
+        &[arg(customer), arg(event_name), arg(identifier)],
+        Sees::Own,
+        |row| {
+            let value: AnyNumeric = row.required(1)?;
+            let stored: Option<JsonB> = row.get(3);
+            Ok(Event {
+                customer: customer.to_owned(),
+                event_name: event_name.to_owned(),
+                identifier: identifier.to_owned(),
+                value: to_decimal(&value).ok_or_else(|| {
+                    error(
+                        PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
+                        format!("stored value {value} is no number"),
+                    )
+                })?,
+                timestamp: Micros::from_pg(row.required(2)?),
+                timestamp_given: true,
+                dimensions: match stored {
+                    Some(JsonB(Value::Object(object))) => dimensions(object)?,
+                    _ => Dimensions::new(),
+                },
+            })
+        },
+    )?;
     let mut pending = Pending::default();
     for event in &cancelled {
         pending.take_back(event, meter);

@@ -55,7 +55,14 @@ pub fn check(
     customer_exists: impl Fn(&str) -> bool,
     clock: &Clock,
 ) -> Result<Event, Rejection> {
-    let Submitted { event_name, customer, value, identifier, timestamp, dimensions } = submitted;
+    let Submitted {
+        event_name,
+        customer,
+        value,
+        identifier,
+        timestamp,
+        dimensions,
+    } = submitted;
     if !meter.active {
         return reject(Code::ArchivedMeter, format!("meter \"{event_name}\" is inactive"));
     }
@@ -63,7 +70,10 @@ pub fn check(
         return reject(Code::NoCustomerDefined, "the event names no customer");
     };
     if !customer_exists(&customer) {
-        return reject(Code::CustomerNotFound, format!("no such customer \"{}\"", excerpt(&customer)));
+        return reject(
+            Code::CustomerNotFound,
+            format!("no such customer \"{}\"", excerpt(&customer)),
+        );
     }
     let value = check_value(value)?;
     let identifier = match identifier {
@@ -73,7 +83,11 @@ pub fn check(
         Some(given) if given.len() > LONGEST_IDENTIFIER => {
             return reject(
                 Code::InvalidIdentifier,
-                format!("identifier has {} bytes, at most {LONGEST_IDENTIFIER}: \"{}…\"", given.len(), excerpt(&given)),
+                format!(
+                    "identifier has {} bytes, at most {LONGEST_IDENTIFIER}: \"{}…\"",
+                    given.len(),
+                    excerpt(&given)
+                ),
             );
         }
         Some(given) => given,
@@ -81,7 +95,15 @@ pub fn check(
     check_dimensions(&dimensions, meter)?;
     let timestamp_given = timestamp.is_some();
     let timestamp = check_timestamp(timestamp.unwrap_or(clock.now), clock)?;
-    Ok(Event { customer, event_name, identifier, value, timestamp, timestamp_given, dimensions })
+    Ok(Event {
+        customer,
+        event_name,
+        identifier,
+        value,
+        timestamp,
+        timestamp_given,
+        dimensions,
+    })
 }
 
 fn check_value(value: SubmittedValue) -> Result<BigDecimal, Rejection> {
@@ -96,7 +118,10 @@ fn check_value(value: SubmittedValue) -> Result<BigDecimal, Rejection> {
             let written = value.digits().max(fraction) + scale.min(0).unsigned_abs();
             if written > MOST_DIGITS {
                 let text: String = value.to_scientific_notation().chars().take(60).collect();
-                return reject(Code::TooManyDigits, format!("value {text} has {written} digits, at most {MOST_DIGITS}"));
+                return reject(
+                    Code::TooManyDigits,
+                    format!("value {text} has {written} digits, at most {MOST_DIGITS}"),
+                );
             }
             Ok(value)
         }
@@ -107,10 +132,17 @@ fn check_dimensions(dimensions: &Dimensions, meter: &Meter) -> Result<(), Reject
     if let Some(missing) = meter.dimension_keys.iter().find(|key| !dimensions.contains_key(*key)) {
         return reject(
             Code::MissingDimensions,
-            format!("the event has no \"{missing}\", which meter \"{}\" needs", meter.event_name),
+            format!(
+                "the event has no \"{missing}\", which meter \"{}\" needs",
+                meter.event_name
+            ),
         );
     }
-    let split: usize = meter.dimension_keys.iter().map(|key| key.len() + dimensions[key].len()).sum();
+    let split: usize = meter
+        .dimension_keys
+        .iter()
+        .map(|key| key.len() + dimensions[key].len())
+        .sum();
     if split > LONGEST_SPLIT {
         return reject(
             Code::InvalidDimensions,
@@ -127,7 +159,10 @@ fn check_dimensions(dimensions: &Dimensions, meter: &Meter) -> Result<(), Reject
                 let bytes = text.len();
                 return reject(
                     Code::InvalidValue,
-                    format!("the text to count has {bytes} bytes, at most {LONGEST_DISTINCT_VALUE}: \"{}…\"", excerpt(text)),
+                    format!(
+                        "the text to count has {bytes} bytes, at most {LONGEST_DISTINCT_VALUE}: \"{}…\"",
+                        excerpt(text)
+                    ),
                 );
             }
             Some(_) => {}
@@ -139,12 +174,18 @@ fn check_dimensions(dimensions: &Dimensions, meter: &Meter) -> Result<(), Reject
 fn check_timestamp(timestamp: Micros, clock: &Clock) -> Result<Micros, Rejection> {
     if timestamp > clock.latest {
         let text = iso(timestamp);
-        return reject(Code::InFuture, format!("timestamp {text} is later than {}", iso(clock.latest)));
+        return reject(
+            Code::InFuture,
+            format!("timestamp {text} is later than {}", iso(clock.latest)),
+        );
     }
     match clock.oldest {
         Some(oldest) if timestamp < oldest => {
             let text = iso(timestamp);
-            reject(Code::TooFarInPast, format!("timestamp {text} is before {}", iso(oldest)))
+            reject(
+                Code::TooFarInPast,
+                format!("timestamp {text} is before {}", iso(oldest)),
+            )
         }
         _ if !timestamp.is_finite() => reject(Code::TooFarInPast, "timestamp is -infinity"),
         _ => Ok(timestamp),

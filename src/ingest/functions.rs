@@ -30,12 +30,21 @@ fn record_meter_event(
     if !meters.contains_key(event_name) {
         return Err(no_meter(event_name).into());
     }
-    let submitted = typed(event_name, customer, value, identifier, timestamp, dimensions.map(|json| json.0))?;
+    let submitted = typed(
+        event_name,
+        customer,
+        value,
+        identifier,
+        timestamp,
+        dimensions.map(|json| json.0),
+    )?;
     record_one(submitted, &meters)
 }
 
 #[pg_extern(sql = false)]
-fn record_meter_events_json(events: Option<JsonB>) -> Result<TableIterator<'static, (name!(recorded, i64), name!(duplicate, i64), name!(rejected, i64))>> {
+fn record_meter_events_json(
+    events: Option<JsonB>,
+) -> Result<TableIterator<'static, (name!(recorded, i64), name!(duplicate, i64), name!(rejected, i64))>> {
     let events = match required("events", events)?.0 {
         Value::Array(events) => events,
         event @ Value::Object(_) => vec![event],
@@ -49,7 +58,9 @@ fn record_meter_events_json(events: Option<JsonB>) -> Result<TableIterator<'stat
     };
     let meters = meters::load(events.iter().filter_map(stripe_event::event_name).collect())?;
     let entries = events.iter().map(|event| read(event, &meters)).collect();
-    Ok(TableIterator::once(record_all(entries, &meters, |i| events[i].clone())?.row()))
+    Ok(TableIterator::once(
+        record_all(entries, &meters, |i| events[i].clone())?.row(),
+    ))
 }
 
 fn read(event: &Value, meters: &HashMap<String, Meter>) -> Entry {
@@ -80,12 +91,18 @@ fn record_meter_events_arrays(
         values: column("values", values.ok_or_else(|| null_argument("values"))?, count)?,
         identifiers: optional_column("identifiers", identifiers, count)?,
         timestamps: optional_column("timestamps", timestamps, count)?,
-        dimensions: optional_column("dimensions", dimensions.map(|all| all.into_iter().map(|d| d.map(|j| j.0)).collect()), count)?,
+        dimensions: optional_column(
+            "dimensions",
+            dimensions.map(|all| all.into_iter().map(|d| d.map(|j| j.0)).collect()),
+            count,
+        )?,
         event_names,
     };
     let meters = meters::load(columns.event_names.iter().flatten().map(String::as_str).collect())?;
     let entries = (0..count).map(|i| columns.entry(i)).collect();
-    Ok(TableIterator::once(record_all(entries, &meters, |i| columns.source(i))?.row()))
+    Ok(TableIterator::once(
+        record_all(entries, &meters, |i| columns.source(i))?.row(),
+    ))
 }
 
 /// Parallel arrays of one length.
@@ -101,7 +118,10 @@ struct Columns {
 impl Columns {
     fn entry(&self, i: usize) -> Entry {
         let Some(event_name) = &self.event_names[i] else {
-            return Err(Rejection { code: Code::NoMeter, message: "the event name is null".into() });
+            return Err(Rejection {
+                code: Code::NoMeter,
+                message: "the event name is null".into(),
+            });
         };
         typed(
             event_name,
@@ -130,7 +150,10 @@ fn column<T>(name: &str, values: Vec<T>, count: usize) -> Result<Vec<T>> {
     if values.len() == count {
         return Ok(values);
     }
-    let message = format!("argument \"{name}\" has {} elements, but \"event_names\" has {count}", values.len());
+    let message = format!(
+        "argument \"{name}\" has {} elements, but \"event_names\" has {count}",
+        values.len()
+    );
     Err(error(PgSqlErrorCode::ERRCODE_ARRAY_ELEMENT_ERROR, message).set_hint("Give every array one element an event."))
 }
 
@@ -161,7 +184,10 @@ fn typed(
         Some(Value::Object(object)) => dimensions(object)?,
         Some(other) => {
             let message = format!("dimensions are not an object: {other:.100}");
-            return Err(Rejection { code: Code::InvalidDimensions, message });
+            return Err(Rejection {
+                code: Code::InvalidDimensions,
+                message,
+            });
         }
     };
     Ok(Submitted {

@@ -36,20 +36,37 @@ impl Identity {
         loop {
             let now = Micros::now();
             let partitions = list_with_current(now)?;
-            let Some(current) = partitions.iter().copied().find(|p| p.holds(now)) else { continue };
-            let Some(writer) = Writer::open(current.oid)? else { continue };
+            let Some(current) = partitions.iter().copied().find(|p| p.holds(now)) else {
+                continue;
+            };
+            let Some(writer) = Writer::open(current.oid)? else {
+                continue;
+            };
             let others = partitions
                 .into_iter()
                 .filter(|partition| *partition != current)
-                .map(|partition| Other { partition, leaf: None, gone: false })
+                .map(|partition| Other {
+                    partition,
+                    leaf: None,
+                    gone: false,
+                })
                 .collect();
-            return Ok(Identity { current, writer, others });
+            return Ok(Identity {
+                current,
+                writer,
+                others,
+            });
         }
     }
 
     /// Records the event: when it was received, or `None` if its identity was recorded before. `received_at` is what the caller
     /// would have it be; it is moved into the bounds of the partition that the clock chooses.
-    pub fn record(&mut self, event: &Event, received_at: Micros, tuple: impl Fn(Micros) -> Tuple) -> Result<Option<Micros>> {
+    pub fn record(
+        &mut self,
+        event: &Event,
+        received_at: Micros,
+        tuple: impl Fn(Micros) -> Tuple,
+    ) -> Result<Option<Micros>> {
         loop {
             if self.current.holds(Micros::now()) {
                 let received_at = received_at.clamp(self.current.lower, self.current.upper.saturating_add(-1));

@@ -34,7 +34,10 @@ pub fn load(event_names: HashSet<&str>) -> Result<HashMap<String, Meter>> {
         Ok(Meter {
             active: row.required(2)?,
             formula: Formula::from_name(&formula).ok_or_else(|| {
-                error(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, format!("unknown aggregation {formula}"))
+                error(
+                    PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+                    format!("unknown aggregation {formula}"),
+                )
             })?,
             customer_key: row.get(4),
             value_key: row.required(5)?,
@@ -42,7 +45,10 @@ pub fn load(event_names: HashSet<&str>) -> Result<HashMap<String, Meter>> {
             event_name,
         })
     })?;
-    Ok(meters.into_iter().map(|meter| (meter.event_name.clone(), meter)).collect())
+    Ok(meters
+        .into_iter()
+        .map(|meter| (meter.event_name.clone(), meter))
+        .collect())
 }
 
 /// The ids among `customers` that exist.
@@ -52,5 +58,7 @@ pub fn known_customers(customers: HashSet<&str>) -> Result<HashSet<String>> {
         types: &[PgBuiltInOids::TEXTARRAYOID],
     };
     let ids: Vec<&str> = customers.into_iter().collect();
-    Ok(spi::fetch(&KNOWN, &[arg(ids)], Sees::Latest, |row| row.required(1))?.into_iter().collect())
+    Ok(spi::fetch(&KNOWN, &[arg(ids)], Sees::Latest, |row| row.required(1))?
+        .into_iter()
+        .collect())
 }

@@ -36,7 +36,10 @@ impl Partition {
             return true;
         }
         // A retry carries the timestamp of the first try.
-        timestamp.is_some_and(|at| self.sealed.is_none_or(|(least, greatest)| least <= at && at <= greatest))
+        timestamp.is_some_and(|at| {
+            self.sealed
+                .is_none_or(|(least, greatest)| least <= at && at <= greatest)
+        })
     }
 }
 
@@ -74,8 +77,10 @@ pub fn list_with_current(now: Micros) -> Result<Vec<Partition>> {
         return Ok(partitions);
     }
     // Self-conflicting, but no conflict with readers and writers. Whoever waited here finds the partition made.
-    const LOCK: Statement =
-        Statement { sql: "LOCK TABLE ONLY billing.meter_events IN SHARE UPDATE EXCLUSIVE MODE", types: &[] };
+    const LOCK: Statement = Statement {
+        sql: "LOCK TABLE ONLY billing.meter_events IN SHARE UPDATE EXCLUSIVE MODE",
+        types: &[],
+    };
     spi::execute(&LOCK, &[])?;
     let partitions = list()?;
     if partitions.iter().any(|partition| partition.holds(now)) {
@@ -94,10 +99,23 @@ fn make(at: Micros, partitions: &[Partition]) -> Result<()> {
     let width = i64::from(settings::PARTITION_WIDTH.get()) * MICROS_PER_SECOND;
     // Aligned to the Unix epoch, so days are UTC days; cut where partitions of another width stand.
     let lower = at.0 - at.unix_micros().rem_euclid(width);
-    let lower = partitions.iter().map(|p| p.upper.0).filter(|upper| *upper <= at.0).fold(lower, i64::max);
-    let upper = partitions.iter().map(|p| p.lower.0).filter(|lower| *lower > at.0).fold(lower.saturating_add(width), i64::min);
+    let lower = partitions
+        .iter()
+        .map(|p| p.upper.0)
+        .filter(|upper| *upper <= at.0)
+        .fold(lower, i64::max);
+    let upper = partitions
+        .iter()
+        .map(|p| p.lower.0)
+        .filter(|lower| *lower > at.0)
+        .fold(lower.saturating_add(width), i64::min);
     let bound = |at: i64| {
-        Micros(at).to_pg().ok_or_else(|| error(PgSqlErrorCode::ERRCODE_DATETIME_FIELD_OVERFLOW, "the clock is out of range"))
+        Micros(at).to_pg().ok_or_else(|| {
+            error(
+                PgSqlErrorCode::ERRCODE_DATETIME_FIELD_OVERFLOW,
+                "the clock is out of range",
+            )
+        })
     };
     spi::fetch(&MAKE, &[arg(bound(lower)?), arg(bound(upper)?)], Sees::Own, |_| Ok(()))?;
     Ok(())

@@ -49,21 +49,35 @@ impl Pending {
             Formula::Sum => add_to(&mut usage.sum, value.clone()),
             Formula::WeightedSum => {
                 add_to(&mut usage.sum, value.clone());
-                add_to(&mut usage.time_sum, value * BigDecimal::from(event.timestamp.unix_micros()));
+                add_to(
+                    &mut usage.time_sum,
+                    value * BigDecimal::from(event.timestamp.unix_micros()),
+                );
             }
             Formula::Max => usage.max = usage.max.take().max(Some(value.clone())),
             Formula::Min => {
-                usage.min = Some(usage.min.take().map_or_else(|| value.clone(), |least| least.min(value.clone())));
+                usage.min = Some(
+                    usage
+                        .min
+                        .take()
+                        .map_or_else(|| value.clone(), |least| least.min(value.clone())),
+                );
             }
             Formula::Last => {
                 let this = (event.timestamp, received_at, event.identifier.clone(), value.clone());
-                let later = usage.last.as_ref().is_none_or(|last| (last.0, last.1, &last.2) < (this.0, this.1, &this.2));
+                let later = usage
+                    .last
+                    .as_ref()
+                    .is_none_or(|last| (last.0, last.1, &last.2) < (this.0, this.1, &this.2));
                 if later {
                     usage.last = Some(this);
                 }
             }
             Formula::UniqueCount => {
-                usage.distinct.get_or_insert_default().extend(event.dimensions.get(&meter.value_key).cloned());
+                usage
+                    .distinct
+                    .get_or_insert_default()
+                    .extend(event.dimensions.get(&meter.value_key).cloned());
             }
         }
     }
@@ -80,7 +94,10 @@ impl Pending {
             }
             Formula::WeightedSum => {
                 usage.event_count -= 1;
-                add_to(&mut usage.time_sum, &value * BigDecimal::from(event.timestamp.unix_micros()));
+                add_to(
+                    &mut usage.time_sum,
+                    &value * BigDecimal::from(event.timestamp.unix_micros()),
+                );
                 add_to(&mut usage.sum, value);
             }
             Formula::Max | Formula::Min | Formula::Last | Formula::UniqueCount => usage.rebuild = true,

@@ -61,7 +61,9 @@ impl Code {
         match self {
             Code::NoMeter => "Create the meter with billing.create_meter(), or check the event name.",
             Code::ArchivedMeter => "Reactivate it with billing.reactivate_meter().",
-            Code::NoCustomerDefined => "Send the customer's id; in JSON, in the payload under the meter's customer key.",
+            Code::NoCustomerDefined => {
+                "Send the customer's id; in JSON, in the payload under the meter's customer key."
+            }
             Code::CustomerNotFound => "Create the customer with billing.create_customer().",
             Code::ValueNotFound => "Send the value; in JSON, in the payload under the meter's value key.",
             Code::InvalidValue => "A value is a finite decimal number.",
@@ -72,7 +74,9 @@ impl Code {
             Code::InvalidDimensions => "Dimensions are a JSON object of texts, numbers and booleans.",
             Code::InvalidIdentifier => "An identifier has 1 to 255 bytes; leave it out to have one made.",
             Code::InvalidTimestamp => "A timestamp is Unix seconds, or text in ISO 8601 with a time zone.",
-            Code::InvalidEvent => "An event is an object with event_name, payload, and optionally identifier and timestamp.",
+            Code::InvalidEvent => {
+                "An event is an object with event_name, payload, and optionally identifier and timestamp."
+            }
         }
     }
 }
@@ -84,13 +88,19 @@ pub struct Rejection {
 }
 
 pub fn reject<T>(code: Code, message: impl Into<String>) -> std::result::Result<T, Rejection> {
-    Err(Rejection { code, message: message.into() })
+    Err(Rejection {
+        code,
+        message: message.into(),
+    })
 }
 
 impl From<Rejection> for ErrorReport {
     fn from(rejection: Rejection) -> Self {
-        error(rejection.code.sqlstate(), format!("{} ({})", rejection.message, rejection.code.as_str()))
-            .set_hint(rejection.code.hint())
+        error(
+            rejection.code.sqlstate(),
+            format!("{} ({})", rejection.message, rejection.code.as_str()),
+        )
+        .set_hint(rejection.code.hint())
     }
 }
 
@@ -102,7 +112,11 @@ pub fn keep(event: serde_json::Value, rejection: &Rejection) -> Result<()> {
     };
     spi::execute(
         &KEEP,
-        &[arg(pgrx::JsonB(event)), arg(rejection.code.as_str()), arg(rejection.message.as_str())],
+        &[
+            arg(pgrx::JsonB(event)),
+            arg(rejection.code.as_str()),
+            arg(rejection.message.as_str()),
+        ],
     )?;
     Ok(())
 }

@@ -25,21 +25,31 @@ pub fn read(event: &Value, meter: &Meter) -> Result<Submitted, Rejection> {
     let Some(event) = event.as_object() else {
         return reject(Code::InvalidEvent, format!("not an object: {}", excerpt(event)));
     };
-    if let Some(unknown) = event
-        .keys()
-        .find(|key| !["event_name", "payload", "identifier", "timestamp"].contains(&key.as_str()) && !MEANINGLESS.contains(&key.as_str()))
-    {
+    if let Some(unknown) = event.keys().find(|key| {
+        !["event_name", "payload", "identifier", "timestamp"].contains(&key.as_str())
+            && !MEANINGLESS.contains(&key.as_str())
+    }) {
         return reject(Code::InvalidEvent, format!("unknown field \"{unknown}\""));
     }
     let mut payload = match event.get("payload") {
         Some(Value::Object(payload)) => payload.clone(),
-        Some(other) => return reject(Code::InvalidEvent, format!("payload is not an object: {}", excerpt(other))),
+        Some(other) => {
+            return reject(
+                Code::InvalidEvent,
+                format!("payload is not an object: {}", excerpt(other)),
+            );
+        }
         None => return reject(Code::InvalidEvent, "field \"payload\" is missing"),
     };
     let identifier = match event.get("identifier") {
         None | Some(Value::Null) => None,
         Some(Value::String(text)) => Some(text.clone()),
-        Some(other) => return reject(Code::InvalidIdentifier, format!("identifier is not a text: {}", excerpt(other))),
+        Some(other) => {
+            return reject(
+                Code::InvalidIdentifier,
+                format!("identifier is not a text: {}", excerpt(other)),
+            );
+        }
     };
     let timestamp = match event.get("timestamp") {
         None | Some(Value::Null) => None,
@@ -76,7 +86,10 @@ fn take_customer(payload: &mut Map<String, Value>, meter: &Meter) -> Result<Opti
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(id)) => Ok(Some(id)),
         Some(Value::Number(id)) => Ok(Some(id.to_string())),
-        Some(other) => reject(Code::NoCustomerDefined, format!("customer is not a text: {}", excerpt(&other))),
+        Some(other) => reject(
+            Code::NoCustomerDefined,
+            format!("customer is not a text: {}", excerpt(&other)),
+        ),
     }
 }
 
@@ -88,14 +101,19 @@ fn timestamp(given: &Value) -> Result<Micros, Rejection> {
         other => return reject(Code::InvalidTimestamp, format!("timestamp is {}", excerpt(other))),
     };
     let instant = match number(&text) {
-        SubmittedValue::Number(seconds) => {
-            (seconds * BigDecimal::from(1_000_000)).to_i64().and_then(Micros::from_unix_micros)
-        }
-        _ => DateTime::parse_from_rfc3339(&text).ok().and_then(|at| Micros::from_chrono(at.to_utc())),
+        SubmittedValue::Number(seconds) => (seconds * BigDecimal::from(1_000_000))
+            .to_i64()
+            .and_then(Micros::from_unix_micros),
+        _ => DateTime::parse_from_rfc3339(&text)
+            .ok()
+            .and_then(|at| Micros::from_chrono(at.to_utc())),
     };
     match instant {
         Some(instant) => Ok(instant),
-        None => reject(Code::InvalidTimestamp, format!("timestamp \"{}\" is not a time", excerpt(given))),
+        None => reject(
+            Code::InvalidTimestamp,
+            format!("timestamp \"{}\" is not a time", excerpt(given)),
+        ),
     }
 }
 

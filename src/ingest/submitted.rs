@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::rejection::{Code, Rejection, reject};
 use crate::pg::time::Micros;
+use crate::pricing::parse_dec;
 
 /// A dimension or another payload key, as text: `5` and `"5"` are one value, as in Stripe's payloads.
 pub type Dimensions = BTreeMap<String, String>;
@@ -39,7 +40,10 @@ pub fn dimensions(object: Map<String, Value>) -> Result<Dimensions, Rejection> {
             Value::Number(number) => number.to_string(),
             Value::Bool(flag) => flag.to_string(),
             Value::Array(_) | Value::Object(_) => {
-                return reject(Code::InvalidDimensions, format!("dimension \"{key}\" is not a scalar: {value}"));
+                return reject(
+                    Code::InvalidDimensions,
+                    format!("dimension \"{key}\" is not a scalar: {value}"),
+                );
             }
         };
         dimensions.insert(key, text);
@@ -47,17 +51,10 @@ pub fn dimensions(object: Map<String, Value>) -> Result<Dimensions, Rejection> {
     Ok(dimensions)
 }
 
-/// Strict decimal text: an optional sign, digits, at most one point, an optional short exponent. Nothing else is a number here,
-/// so "NaN", "1_000" and "0x10" are not, and "1e1000000000" cannot fill the memory.
+/// Plain or scientific decimal text within the bounds of PostgreSQL's `numeric`; nothing else is a number here.
 pub fn number(text: &str) -> SubmittedValue {
-    const LONGEST: usize = 400;
-    let exponent = text.find(['e', 'E']).map(|at| &text[at + 1..]);
-    let short_exponent =
-        exponent.is_none_or(|digits| digits.parse::<i16>().is_ok_and(|power| (-400..=400).contains(&power)));
-    let starts_as_number =
-        text.trim_start_matches(['-', '+']).starts_with(|c: char| c.is_ascii_digit() || c == '.') && !text.contains('_');
-    match text.parse() {
-        Ok(value) if short_exponent && starts_as_number && text.len() <= LONGEST => SubmittedValue::Number(value),
-        _ => SubmittedValue::NotANumber(text.chars().take(100).collect()),
+    match parse_dec(text) {
+        Some(value) => SubmittedValue::Number(value),
+        None => SubmittedValue::NotANumber(text.chars().take(100).collect()),
     }
 }

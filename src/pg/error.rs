@@ -15,7 +15,10 @@ pub fn error(code: PgSqlErrorCode, message: impl Into<String>) -> ErrorReport {
 
 /// NULL where the argument `name` must have a value: SQLSTATE 22004.
 pub fn null_argument(name: &str) -> ErrorReport {
-    error(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, format!("argument \"{name}\" must not be null"))
+    error(
+        PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
+        format!("argument \"{name}\" must not be null"),
+    )
 }
 
 pub fn required<T>(name: &str, value: Option<T>) -> Result<T> {

@@ -13,8 +13,15 @@ use super::error::{Result, error};
 use super::spi::Arg;
 
 /// The columns of an event, in the order of [`Tuple`].
-const COLUMNS: [&CStr; COLUMN_COUNT] =
-    [c"customer", c"event_name", c"identifier", c"value", c"timestamp", c"received_at", c"dimensions"];
+const COLUMNS: [&CStr; COLUMN_COUNT] = [
+    c"customer",
+    c"event_name",
+    c"identifier",
+    c"value",
+    c"timestamp",
+    c"received_at",
+    c"dimensions",
+];
 pub const COLUMN_COUNT: usize = 7;
 /// The first columns are the identity, in the order of the unique index.
 const KEY_COLUMNS: usize = 3;
@@ -28,7 +35,10 @@ pub enum Rival {
     /// Committed, or of this very transaction.
     Recorded,
     /// Inserted by a transaction that has not ended; a token other than 0 says that even the insertion may be taken back.
-    Pending { xid: pg_sys::TransactionId, token: u32 },
+    Pending {
+        xid: pg_sys::TransactionId,
+        token: u32,
+    },
 }
 
 /// A partition that is open for searching.
@@ -42,7 +52,11 @@ pub struct Leaf {
 impl Leaf {
     /// `None`: the partition was dropped meanwhile. A partition that is not an ordinary local table is an error.
     pub fn open(oid: pg_sys::Oid, for_writing: bool) -> Result<Option<Leaf>> {
-        let lock = if for_writing { pg_sys::RowExclusiveLock } else { pg_sys::AccessShareLock } as pg_sys::LOCKMODE;
+        let lock = if for_writing {
+            pg_sys::RowExclusiveLock
+        } else {
+            pg_sys::AccessShareLock
+        } as pg_sys::LOCKMODE;
         // SAFETY: relations are closed in `close`; on ERROR the transaction's resource owner closes them.
         unsafe {
             let relation = pg_sys::try_table_open(oid, lock);
@@ -53,11 +67,19 @@ impl Leaf {
                 return Err(unusable(relation, "is not an ordinary table"));
             }
             let Some(index) = identity_index(relation) else {
-                return Err(unusable(relation, "has no unique index on (customer, event_name, identifier)"));
+                return Err(unusable(
+                    relation,
+                    "has no unique index on (customer, event_name, identifier)",
+                ));
             };
             let identity = pg_sys::index_open(index, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
             let slot = pg_sys::table_slot_create(relation, std::ptr::null_mut());
-            Ok(Some(Leaf { relation, identity, slot, lock }))
+            Ok(Some(Leaf {
+                relation,
+                identity,
+                slot,
+                lock,
+            }))
         }
     }
 
@@ -65,7 +87,10 @@ impl Leaf {
     pub fn find_rival(&self, tuple: &Tuple) -> Rival {
         // SAFETY: index and relation are open; the snapshot and keys outlive the scan.
         unsafe {
-            let mut snapshot = pg_sys::SnapshotData { snapshot_type: pg_sys::SnapshotType::SNAPSHOT_DIRTY, ..Default::default() };
+            let mut snapshot = pg_sys::SnapshotData {
+                snapshot_type: pg_sys::SnapshotType::SNAPSHOT_DIRTY,
+                ..Default::default()
+            };
             let mut keys = [pg_sys::ScanKeyData::default(); KEY_COLUMNS];
             for (i, key) in keys.iter_mut().enumerate() {
                 // ScanKeyInit compares with the "C" collation, which is the columns' own.
@@ -93,7 +118,10 @@ impl Leaf {
             let rival = match (found, u32::from(snapshot.xmin)) {
                 (false, _) => Rival::None,
                 (true, 0) => Rival::Recorded,
-                (true, _) => Rival::Pending { xid: snapshot.xmin, token: snapshot.speculativeToken },
+                (true, _) => Rival::Pending {
+                    xid: snapshot.xmin,
+                    token: snapshot.speculativeToken,
+                },
             };
             pg_sys::index_endscan(scan);
             pg_sys::ExecClearTuple(self.slot);
@@ -145,7 +173,9 @@ pub struct Speculative {
 
 impl Writer {
     pub fn open(oid: pg_sys::Oid) -> Result<Option<Writer>> {
-        let Some(leaf) = Leaf::open(oid, true)? else { return Ok(None) };
+        let Some(leaf) = Leaf::open(oid, true)? else {
+            return Ok(None);
+        };
         // SAFETY: the relation is open; executor state lives in the current memory context and is freed in `close`.
         unsafe {
             pg_sys::PreventCommandIfReadOnly(c"record_meter_event()".as_ptr());
@@ -162,7 +192,14 @@ impl Writer {
             let arbiters = pg_sys::lappend_oid(std::ptr::null_mut(), (*leaf.identity).rd_id);
             let estate = pg_sys::CreateExecutorState();
             let slot = pg_sys::MakeSingleTupleTableSlot((*relation).rd_att, &pg_sys::TTSOpsVirtual);
-            Ok(Some(Writer { leaf, result, estate, slot, arbiters, positions }))
+            Ok(Some(Writer {
+                leaf,
+                result,
+                estate,
+                slot,
+                arbiters,
+                positions,
+            }))
         }
     }
 
@@ -193,9 +230,26 @@ impl Writer {
             pg_sys::table_tuple_insert_speculative(relation, slot, command, 0, std::ptr::null_mut(), token);
             let mut conflict = false;
             #[cfg(feature = "pg15")]
-            pg_sys::ExecInsertIndexTuples(self.result, slot, self.estate, false, true, &mut conflict, self.arbiters);
+            pg_sys::ExecInsertIndexTuples(
+                self.result,
+                slot,
+                self.estate,
+                false,
+                true,
+                &mut conflict,
+                self.arbiters,
+            );
             #[cfg(not(feature = "pg15"))]
-            pg_sys::ExecInsertIndexTuples(self.result, slot, self.estate, false, true, &mut conflict, self.arbiters, false);
+            pg_sys::ExecInsertIndexTuples(
+                self.result,
+                slot,
+                self.estate,
+                false,
+                true,
+                &mut conflict,
+                self.arbiters,
+                false,
+            );
             Speculative { token, conflict }
         }
     }
@@ -239,9 +293,10 @@ unsafe fn identity_index(relation: pg_sys::Relation) -> Option<pg_sys::Oid> {
             let matches = (*form).indisunique
                 && (*form).indisvalid
                 && keys.len() == KEY_COLUMNS
-                && keys.iter().zip(&COLUMNS).all(|(attribute, name)| {
-                    *attribute > 0 && column_name(relation, *attribute as usize - 1) == *name
-                });
+                && keys
+                    .iter()
+                    .zip(&COLUMNS)
+                    .all(|(attribute, name)| *attribute > 0 && column_name(relation, *attribute as usize - 1) == *name);
             pg_sys::index_close(index, pg_sys::NoLock as pg_sys::LOCKMODE);
             matches
         });
@@ -255,7 +310,11 @@ unsafe fn column_name<'a>(relation: pg_sys::Relation, position: usize) -> &'a CS
     // SAFETY: by the caller; a column's name ends with a zero byte.
     unsafe {
         let attribute = pg_sys::TupleDescAttr((*relation).rd_att, position as i32);
-        if (*attribute).attisdropped { c"" } else { CStr::from_ptr((*attribute).attname.data.as_ptr()) }
+        if (*attribute).attisdropped {
+            c""
+        } else {
+            CStr::from_ptr((*attribute).attname.data.as_ptr())
+        }
     }
 }
 

@@ -40,7 +40,9 @@ pub fn worker_is_alive() -> bool {
 
 fn acquire(object: u32, mode: i32, dont_wait: bool) -> bool {
     // SAFETY: a session lock; the tag lives through the call.
-    unsafe { pg_sys::LockAcquire(&tag(object), mode, true, dont_wait) != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL }
+    unsafe {
+        pg_sys::LockAcquire(&tag(object), mode, true, dont_wait) != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
+    }
 }
 
 /// Whether the postmaster is loading `shared_preload_libraries` now.

@@ -16,6 +16,9 @@ pub fn to_decimal(value: &AnyNumeric) -> Option<BigDecimal> {
 /// Beyond what `numeric` holds is SQLSTATE 22003.
 pub fn from_decimal(value: &BigDecimal) -> Result<AnyNumeric> {
     AnyNumeric::try_from(value.to_plain_string().as_str()).map_err(|_| {
-        error(PgSqlErrorCode::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, format!("value {value:e} is out of range for numeric"))
+        error(
+            PgSqlErrorCode::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
+            format!("value {value:e} is out of range for numeric"),
+        )
     })
 }

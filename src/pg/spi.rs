@@ -49,7 +49,12 @@ impl Row {
 
     /// A column that the schema declares NOT NULL.
     pub fn required<T: FromDatum + 'static>(&self, n: i32) -> Result<T> {
-        self.get(n).ok_or_else(|| error(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, format!("unexpected null in column {n}")))
+        self.get(n).ok_or_else(|| {
+            error(
+                PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+                format!("unexpected null in column {n}"),
+            )
+        })
     }
 }
 
@@ -91,8 +96,17 @@ fn connected<R>(statement: &Statement, args: &[Arg], sees: Sees, finish: impl Fn
             pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
         }
         let mut values: Vec<pg_sys::Datum> = args.iter().map(|a| a.unwrap_or(pg_sys::Datum::null())).collect();
-        let nulls: Vec<std::ffi::c_char> = args.iter().map(|a| if a.is_some() { b' ' } else { b'n' } as _).collect();
-        check(pg_sys::SPI_execute_plan(plan, values.as_mut_ptr(), nulls.as_ptr(), read_only, 0))?;
+        let nulls: Vec<std::ffi::c_char> = args
+            .iter()
+            .map(|a| if a.is_some() { b' ' } else { b'n' } as _)
+            .collect();
+        check(pg_sys::SPI_execute_plan(
+            plan,
+            values.as_mut_ptr(),
+            nulls.as_ptr(),
+            read_only,
+            0,
+        ))?;
         let result = finish(pg_sys::SPI_processed);
         if read_only {
             pg_sys::PopActiveSnapshot();
@@ -114,7 +128,10 @@ unsafe fn plan(statement: &Statement) -> Result<pg_sys::SPIPlanPtr> {
     let plan = unsafe {
         let plan = pg_sys::SPI_prepare(sql.as_ptr(), types.len() as i32, types.as_mut_ptr());
         if plan.is_null() {
-            return Err(error(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, format!("could not prepare: {}", statement.sql)));
+            return Err(error(
+                PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+                format!("could not prepare: {}", statement.sql),
+            ));
         }
         check(pg_sys::SPI_keepplan(plan))?;
         plan
@@ -129,7 +146,10 @@ fn check(code: i32) -> Result<i32> {
     }
     // SAFETY: returns a static or palloc'd C string for every code.
     let name = unsafe { CStr::from_ptr(pg_sys::SPI_result_code_string(code)) };
-    Err(error(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, format!("SPI failed: {}", name.to_string_lossy())))
+    Err(error(
+        PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+        format!("SPI failed: {}", name.to_string_lossy()),
+    ))
 }
 
 fn c_string(text: &str) -> Result<CString> {

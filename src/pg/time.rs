@@ -56,7 +56,9 @@ impl Micros {
     }
 
     pub fn to_chrono(self) -> Option<DateTime<Utc>> {
-        Utc.timestamp_micros(self.unix_micros()).single().filter(|_| self.is_finite())
+        Utc.timestamp_micros(self.unix_micros())
+            .single()
+            .filter(|_| self.is_finite())
     }
 
     pub fn from_chrono(value: DateTime<Utc>) -> Option<Micros> {

@@ -9,8 +9,12 @@ const VERSION: u8 = 1;
 
 /// The JSON text of a received value. Anything but version 1 and UTF-8 is SQLSTATE 22P03.
 pub fn receive(mut buffer: Internal) -> Result<String> {
-    let malformed =
-        |message: String| error(PgSqlErrorCode::ERRCODE_INVALID_BINARY_REPRESENTATION, format!("invalid binary value: {message}"));
+    let malformed = |message: String| {
+        error(
+            PgSqlErrorCode::ERRCODE_INVALID_BINARY_REPRESENTATION,
+            format!("invalid binary value: {message}"),
+        )
+    };
     // SAFETY: PostgreSQL calls a receive function with a StringInfo that lives as long as the call.
     let buffer = unsafe { buffer.get_mut::<pg_sys::StringInfoData>() }.ok_or_else(|| malformed("no message".into()))?;
     let (cursor, len) = (buffer.cursor as usize, buffer.len as usize);
@@ -18,9 +22,9 @@ pub fn receive(mut buffer: Internal) -> Result<String> {
     let bytes = unsafe { std::slice::from_raw_parts(buffer.data.cast::<u8>().add(cursor), len - cursor) };
     buffer.cursor = buffer.len;
     match bytes.split_first() {
-        Some((&VERSION, text)) => {
-            std::str::from_utf8(text).map(str::to_owned).map_err(|_| malformed("the text is not valid UTF-8".into()))
-        }
+        Some((&VERSION, text)) => std::str::from_utf8(text)
+            .map(str::to_owned)
+            .map_err(|_| malformed("the text is not valid UTF-8".into())),
         Some((version, _)) => Err(malformed(format!("unknown version {version}, expected {VERSION}"))),
         None => Err(malformed("it is empty".into())),
     }
