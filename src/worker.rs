@@ -19,16 +19,22 @@ const RESTART_AFTER: Duration = Duration::from_secs(5);
 /// How often a backend that records looks whether the worker lives.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
-/// What a worker does, and how often.
-const JOBS: [(&str, fn() -> Duration); 2] = [
-    ("roll_up", || {
-        Duration::from_millis(settings::ROLL_UP_INTERVAL.get().unsigned_abs().into())
-    }),
-    ("maintain_partitions", || {
-        Duration::from_secs(60).min(Duration::from_secs(
-            settings::PARTITION_WIDTH.get().unsigned_abs().into(),
-        ))
-    }),
+/// A job that `billing.run_job()` knows, and how often the worker runs it.
+struct Job {
+    name: &'static str,
+    every: fn() -> Duration,
+}
+
+const JOBS: [Job; 2] = [
+    Job {
+        name: "roll_up",
+        every: || Duration::from_millis(settings::ROLL_UP_INTERVAL.get().unsigned_abs().into()),
+    },
+    // A partition ahead of time is only ahead if it comes before the present one ends.
+    Job {
+        name: "maintain_partitions",
+        every: || Duration::from_secs(settings::PARTITION_WIDTH.get().unsigned_abs().min(60).into()),
+    },
 ];
 
 /// A library in `shared_preload_libraries` starts its launcher with the server.
@@ -106,20 +112,20 @@ pub extern "C-unwind" fn pg_billing_worker_main(argument: pg_sys::Datum) {
         liveness::end_for_good();
     }
     liveness::report_idle();
-    let mut due = JOBS.map(|(job, every)| (job, every, Instant::now()));
+    let mut due = JOBS.map(|job| (job, Instant::now()));
     loop {
-        for (job, every, at) in &mut due {
+        for (job, at) in &mut due {
             if Instant::now() >= *at {
                 if !extension_exists() {
                     liveness::end_for_good();
                 }
-                run(job);
-                *at = Instant::now() + every();
+                run(job.name);
+                *at = Instant::now() + (job.every)();
             }
         }
         let next = due
             .iter()
-            .map(|(_, _, at)| at.saturating_duration_since(Instant::now()))
+            .map(|(_, at)| at.saturating_duration_since(Instant::now()))
             .min();
         // Returns false on SIGTERM or when the postmaster is gone.
         if !BackgroundWorker::wait_latch(next.map(|wait| wait.max(Duration::from_millis(1)))) {
@@ -130,7 +136,7 @@ pub extern "C-unwind" fn pg_billing_worker_main(argument: pg_sys::Datum) {
             if !settings::WORKER.get() {
                 liveness::end_for_good();
             }
-            due.iter_mut().for_each(|(_, _, at)| *at = Instant::now());
+            due.iter_mut().for_each(|(_, at)| *at = Instant::now());
         }
     }
 }

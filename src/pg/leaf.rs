@@ -46,7 +46,6 @@ pub struct Leaf {
     relation: pg_sys::Relation,
     identity: pg_sys::Relation,
     slot: *mut pg_sys::TupleTableSlot,
-    lock: pg_sys::LOCKMODE,
 }
 
 impl Leaf {
@@ -78,7 +77,6 @@ impl Leaf {
                 relation,
                 identity,
                 slot,
-                lock,
             }))
         }
     }
@@ -148,7 +146,6 @@ impl Leaf {
             pg_sys::ExecDropSingleTupleTableSlot(self.slot);
             pg_sys::index_close(self.identity, pg_sys::NoLock as pg_sys::LOCKMODE);
             pg_sys::table_close(self.relation, pg_sys::NoLock as pg_sys::LOCKMODE);
-            debug_assert!(self.lock > 0);
         }
     }
 }
@@ -286,7 +283,7 @@ unsafe fn identity_index(relation: pg_sys::Relation) -> Option<pg_sys::Oid> {
     // SAFETY: by the caller; each index is closed again before the next one.
     unsafe {
         let indexes = pgrx::PgList::<pg_sys::Oid>::from_pg(pg_sys::RelationGetIndexList(relation));
-        let found = indexes.iter_oid().find(|oid| {
+        indexes.iter_oid().find(|oid| {
             let index = pg_sys::index_open(*oid, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
             let form = (*index).rd_index;
             let keys = (*form).indkey.values.as_slice((*form).indnkeyatts as usize);
@@ -299,8 +296,7 @@ unsafe fn identity_index(relation: pg_sys::Relation) -> Option<pg_sys::Oid> {
                     .all(|(attribute, name)| *attribute > 0 && column_name(relation, *attribute as usize - 1) == *name);
             pg_sys::index_close(index, pg_sys::NoLock as pg_sys::LOCKMODE);
             matches
-        });
-        found
+        })
     }
 }
 
