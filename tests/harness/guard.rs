@@ -10,6 +10,7 @@ use crate::error::{Context, Error, Result};
 
 /// Reads the directories to watch until its input ends, which the kernel sees to when this process is gone, then stops
 /// their servers and removes them. The pid counts only if that process sits in the data directory: pids are reused.
+/// Removing is tried again because an initdb that has lost its caller goes on writing for a moment.
 const SCRIPT: &str = r#"
 trap '' HUP INT TERM
 while IFS= read -r dir; do set -- "$@" "$dir"; done
@@ -20,7 +21,10 @@ for dir do
     tries=0
     while kill -0 "$pid" && [ "$tries" -lt 100 ]; do sleep 0.1; tries=$((tries + 1)); done
 done
-for dir do rm -rf -- "$dir"; done
+for dir do
+    tries=0
+    until rm -rf -- "$dir" || [ "$tries" -ge 100 ]; do sleep 0.1; tries=$((tries + 1)); done
+done
 "#;
 
 /// Clears `dir` away, and stops the server in `dir/data`, once this process has ended.

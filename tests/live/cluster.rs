@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use harness::{Cluster, Database, Options, Stop, cluster_under_test, shared_cluster};
 use postgres::NoTls;
@@ -154,7 +156,47 @@ fn leaves_nothing_behind() {
     let (folder, pid) = (cluster.socket_dir().to_owned(), cluster.pid().unwrap());
     drop(cluster);
     assert!(!folder.exists());
-    assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
+    assert!(!Path::new(&format!("/proc/{pid}")).exists());
+}
+
+/// Runs this binary's longest harness test in a process of its own and kills that in the middle.
+#[test]
+fn leaves_nothing_behind_when_the_process_is_killed() {
+    let place = tempfile::Builder::new()
+        .permissions(fs::Permissions::from_mode(0o711))
+        .tempdir_in("/tmp")
+        .unwrap();
+    let mut tests = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "cluster::keeps_its_data_through_every_way_of_stopping"])
+        .env("TMPDIR", place.path())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let folders = || {
+        fs::read_dir(place.path())
+            .unwrap()
+            .flatten()
+            .map(|entry| entry.path())
+            .collect::<Vec<_>>()
+    };
+    let pid = || {
+        let text = fs::read_to_string(folders().first()?.join("data/postmaster.pid")).ok()?;
+        text.lines().next()?.parse::<u32>().ok()
+    };
+    await_that("the server starts", || pid().is_some());
+    let server = Path::new("/proc").join(pid().unwrap().to_string());
+    tests.kill().unwrap();
+    tests.wait().unwrap();
+    await_that("its folder is removed", || folders().is_empty());
+    assert!(!server.exists());
+}
+
+fn await_that(what: &str, holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !holds() {
+        assert!(Instant::now() < deadline, "not within a minute: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 #[test]
