@@ -1,4 +1,5 @@
--- Alerts: thresholds on usage. roll_up() writes a row of alert_events when folding makes a value cross one; a trigger notifies.
+-- Alerts: thresholds on usage. roll_up() writes a row of alert_events when folding makes a value cross one; a trigger
+-- notifies.
 
 CREATE TABLE billing.alerts (
     id text COLLATE "C" PRIMARY KEY DEFAULT billing.generate_id('alrt')
@@ -10,7 +11,8 @@ CREATE TABLE billing.alerts (
     recurrence text NOT NULL DEFAULT 'one_time'
         CONSTRAINT alerts_recurrence_known CHECK (recurrence IN ('one_time', 'per_period')),
     title text CONSTRAINT alerts_title_length CHECK (length(title) <= 250),
-    status text NOT NULL DEFAULT 'active' CONSTRAINT alerts_status_known CHECK (status IN ('active', 'inactive', 'archived')),
+    status text NOT NULL DEFAULT 'active'
+        CONSTRAINT alerts_status_known CHECK (status IN ('active', 'inactive', 'archived')),
     created timestamptz NOT NULL DEFAULT now(),
     activated_at timestamptz NOT NULL DEFAULT now()
 );
@@ -19,9 +21,9 @@ COMMENT ON INDEX billing.alerts_active IS 'Lets roll_up() find the alerts that w
 CREATE INDEX alerts_customer ON billing.alerts (customer) WHERE customer IS NOT NULL;
 COMMENT ON INDEX billing.alerts_customer IS 'Serves the foreign key: deleting a customer looks here.';
 COMMENT ON TABLE billing.alerts IS
-'Thresholds on usage. A crossing, previous < gte <= current, is one row of billing.alert_events per customer (and period). Usage
-that had passed the threshold before the alert was activated is no crossing. What an alert watches never changes: archive it and
-make another one.';
+'Thresholds on usage. A crossing, previous < gte <= current, is one row of billing.alert_events per customer (and
+period). Usage that had passed the threshold before the alert was activated is no crossing. What an alert watches
+never changes: archive it and make another one.';
 COMMENT ON CONSTRAINT alerts_gte_positive ON billing.alerts IS 'Above 0 and below 1e100, at most 100 decimals; no NaN.';
 COMMENT ON CONSTRAINT alerts_title_length ON billing.alerts IS 'At most 250 characters.';
 COMMENT ON CONSTRAINT alerts_recurrence_known ON billing.alerts IS 'one_time or per_period.';
@@ -31,8 +33,9 @@ COMMENT ON COLUMN billing.alerts.event_name IS 'The meter that is watched; not o
 COMMENT ON COLUMN billing.alerts.gte IS 'The threshold, in the meter''s unit.';
 COMMENT ON COLUMN billing.alerts.customer IS 'The customer watched; NULL: each customer, for itself.';
 COMMENT ON COLUMN billing.alerts.recurrence IS
-'one_time: once per customer in the alert''s life, on the usage of all time. per_period: once per customer and billing period, on the
-period''s usage; the period is that of the customer''s subscription to the meter, else the calendar month in UTC.';
+'one_time: once per customer in the alert''s life, on the usage of all time. per_period: once per customer and billing
+period, on the period''s usage; the period is that of the customer''s subscription to the meter, else the calendar
+month in UTC.';
 COMMENT ON COLUMN billing.alerts.title IS 'Name for people; NULL for none.';
 COMMENT ON COLUMN billing.alerts.status IS 'active; inactive: not evaluated; archived: not evaluated, for good.';
 COMMENT ON COLUMN billing.alerts.created IS 'When the row was made.';
@@ -51,40 +54,50 @@ CREATE TABLE billing.alert_events (
     CONSTRAINT alert_events_once UNIQUE NULLS NOT DISTINCT (alert, customer, period_start)
 );
 COMMENT ON TABLE billing.alert_events IS
-'Every crossing of an alert''s threshold, written by roll_up() in the transaction that folded the usage in. Rows are added in the
-order of id and never changed: a listener that was away reads on after the last id it saw.';
-COMMENT ON CONSTRAINT alert_events_once ON billing.alert_events IS 'A crossing is reported once per alert, customer and period.';
+'Every crossing of an alert''s threshold, written by roll_up() in the transaction that folded the usage in. Rows are
+added in the order of id and never changed: a listener that was away reads on after the last id it saw.';
+COMMENT ON CONSTRAINT alert_events_once ON billing.alert_events IS
+'A crossing is reported once per alert, customer and period.';
 COMMENT ON COLUMN billing.alert_events.id IS 'Ascending; transactions commit in its order; gaps occur.';
 COMMENT ON COLUMN billing.alert_events.alert IS 'billing.alerts.id.';
-COMMENT ON COLUMN billing.alert_events.customer IS 'billing.customers.id of the customer whose usage crossed the threshold.';
+COMMENT ON COLUMN billing.alert_events.customer IS
+'billing.customers.id of the customer whose usage crossed the threshold.';
 COMMENT ON COLUMN billing.alert_events.event_name IS 'The meter, as in the alert.';
 COMMENT ON COLUMN billing.alert_events.gte IS 'The threshold, as in the alert.';
 COMMENT ON COLUMN billing.alert_events.value IS 'The usage after the fold that crossed it, in the meter''s unit.';
-COMMENT ON COLUMN billing.alert_events.period_start IS 'Start of the period that the value is of; NULL for a one_time alert.';
+COMMENT ON COLUMN billing.alert_events.period_start IS
+'Start of the period that the value is of; NULL for a one_time alert.';
 COMMENT ON COLUMN billing.alert_events.triggered_at IS 'Start of the transaction that folded the usage in.';
 SELECT pg_catalog.pg_extension_config_dump('billing.alert_events', '');
 SELECT pg_catalog.pg_extension_config_dump('billing.alert_events_id_seq', '');
 
-CREATE TABLE billing.alert_armed (
-    alert text COLLATE "C" NOT NULL CONSTRAINT alert_armed_alert_fkey REFERENCES billing.alerts (id) ON DELETE CASCADE,
+CREATE TABLE billing.alert_states (
+    alert text COLLATE "C" NOT NULL
+        CONSTRAINT alert_states_alert_fkey REFERENCES billing.alerts (id) ON DELETE CASCADE,
     customer text COLLATE "C" NOT NULL,
     period_start timestamptz,
-    CONSTRAINT alert_armed_once UNIQUE NULLS NOT DISTINCT (alert, customer, period_start)
+    below boolean NOT NULL,
+    CONSTRAINT alert_states_once UNIQUE NULLS NOT DISTINCT (alert, customer, period_start)
 );
-COMMENT ON TABLE billing.alert_armed IS
-'Alert, customer and period whose value roll_up() last saw below the threshold: to find it at or above is a crossing. A missing row
-costs a look at the state before the fold, no crossing. Internal.';
-COMMENT ON CONSTRAINT alert_armed_once ON billing.alert_armed IS 'One row per alert, customer and period.';
-COMMENT ON COLUMN billing.alert_armed.alert IS 'billing.alerts.id.';
-COMMENT ON COLUMN billing.alert_armed.customer IS 'billing.customers.id.';
-COMMENT ON COLUMN billing.alert_armed.period_start IS 'Start of the period; NULL for a one_time alert.';
-SELECT pg_catalog.pg_extension_config_dump('billing.alert_armed', '');
+COMMENT ON TABLE billing.alert_states IS
+'On which side of its threshold roll_up() last saw the value of an alert, customer and period that has not crossed it.
+Where a row is missing, roll_up() takes the value before its fold instead. Internal.';
+COMMENT ON CONSTRAINT alert_states_once ON billing.alert_states IS 'One row per alert, customer and period.';
+COMMENT ON COLUMN billing.alert_states.alert IS 'billing.alerts.id.';
+COMMENT ON COLUMN billing.alert_states.customer IS 'billing.customers.id.';
+COMMENT ON COLUMN billing.alert_states.period_start IS 'Start of the period; NULL for a one_time alert.';
+COMMENT ON COLUMN billing.alert_states.below IS
+'true: the value was below gte (or there was none), and to find it at or above is a crossing. false: it had passed gte
+before the alert was activated.';
+SELECT pg_catalog.pg_extension_config_dump('billing.alert_states', '');
 
 CREATE FUNCTION billing.alerts_check() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF TG_OP = 'INSERT' THEN
-        IF EXISTS (SELECT FROM billing.meters m WHERE m.event_name = NEW.event_name AND m.aggregation = 'weighted_sum') THEN
+        IF EXISTS (
+            SELECT FROM billing.meters m WHERE m.event_name = NEW.event_name AND m.aggregation = 'weighted_sum'
+        ) THEN
             RAISE EXCEPTION 'meter "%" aggregates by weighted_sum, which alerts do not watch', NEW.event_name
                 USING ERRCODE = 'feature_not_supported', SCHEMA = 'billing', TABLE = 'alerts', COLUMN = 'event_name',
                       HINT = 'An average over time has no moment of crossing. Use a meter of another aggregation.';
@@ -104,7 +117,7 @@ BEGIN
     END IF;
     IF NEW.status <> OLD.status THEN
         -- What happens while it is inactive is no crossing, so what was seen before says nothing afterwards.
-        DELETE FROM billing.alert_armed a WHERE a.alert = NEW.id;
+        DELETE FROM billing.alert_states s WHERE s.alert = NEW.id;
         IF NEW.status = 'active' THEN
             NEW.activated_at := now();
         END IF;
@@ -112,8 +125,8 @@ BEGIN
     RETURN NEW;
 END $$;
 COMMENT ON FUNCTION billing.alerts_check() IS
-'Trigger: keeps an alert''s definition from changing (23001) and archived alerts as they are (55000); refuses meters that aggregate
-by weighted_sum (0A000).';
+'Trigger: keeps an alert''s definition from changing (23001) and archived alerts as they are (55000); refuses meters
+that aggregate by weighted_sum (0A000).';
 CREATE TRIGGER alerts_check BEFORE INSERT OR UPDATE ON billing.alerts
     FOR EACH ROW EXECUTE FUNCTION billing.alerts_check();
 COMMENT ON TRIGGER alerts_check ON billing.alerts IS 'The definition stays; archived is final.';
@@ -124,21 +137,24 @@ DECLARE
     title text := (SELECT a.title FROM billing.alerts a WHERE a.id = NEW.alert);
     payload text := json_build_object(
         'id', NEW.id, 'alert', NEW.alert, 'title', title, 'event_name', NEW.event_name, 'customer', NEW.customer,
-        'gte', NEW.gte::text, 'value', NEW.value::text, 'period_start', NEW.period_start, 'triggered_at', NEW.triggered_at);
+        'gte', NEW.gte::text, 'value', NEW.value::text,
+        'period_start', NEW.period_start, 'triggered_at', NEW.triggered_at);
 BEGIN
     IF octet_length(payload) > 7900 THEN
         -- Only a value of thousands of digits gets here. The row has it; failing would stop the roll-up for good.
         payload := json_build_object(
             'id', NEW.id, 'alert', NEW.alert, 'title', title, 'event_name', NEW.event_name, 'customer', NEW.customer,
-            'gte', NEW.gte::text, 'value', NULL, 'period_start', NEW.period_start, 'triggered_at', NEW.triggered_at);
+            'gte', NEW.gte::text, 'value', NULL,
+            'period_start', NEW.period_start, 'triggered_at', NEW.triggered_at);
     END IF;
     PERFORM pg_notify('billing_alert', payload);
     RETURN NULL;
 END $$;
 COMMENT ON FUNCTION billing.alert_events_notify() IS
-'Trigger: sends the row as JSON on channel billing_alert when its transaction commits: {"id", "alert", "title", "event_name",
-"customer", "gte", "value", "period_start", "triggered_at"}; id is a number, gte and value are strings, times ISO 8601 in UTC,
-title and period_start may be null. A value too long for a notification is null: read the row.';
+'Trigger: sends the row as JSON on channel billing_alert when its transaction commits: {"id", "alert", "title",
+"event_name", "customer", "gte", "value", "period_start", "triggered_at"}; id is a number, gte and value are strings,
+times ISO 8601 in UTC, title and period_start may be null. A value too long for a notification is null: read the
+row.';
 CREATE TRIGGER alert_events_notify AFTER INSERT ON billing.alert_events
     FOR EACH ROW EXECUTE FUNCTION billing.alert_events_notify();
 COMMENT ON TRIGGER alert_events_notify ON billing.alert_events IS 'Tells listeners on channel billing_alert.';
@@ -146,31 +162,43 @@ COMMENT ON TRIGGER alert_events_notify ON billing.alert_events IS 'Tells listene
 CREATE FUNCTION billing.alert_period(event_name text, customer text, at timestamptz)
 RETURNS TABLE (period_start timestamptz, period_end timestamptz)
 LANGUAGE sql STABLE AS $$
-    SELECT CASE WHEN s.id IS NULL THEN month.first
-                WHEN s.trial_end > $3 THEN s.start_date
-                ELSE greatest(lower(p.period), s.start_date, s.trial_end) END,
-           CASE WHEN s.id IS NULL THEN month.next
-                WHEN s.trial_end > $3 THEN s.trial_end
-                ELSE least(upper(p.period), s.ended_at) END
-    FROM (SELECT pg_catalog.date_trunc('month', $3, 'UTC'),
-                 (pg_catalog.date_trunc('month', $3 AT TIME ZONE 'UTC') + interval '1 month') AT TIME ZONE 'UTC'
-         ) AS month (first, next)
-    LEFT JOIN LATERAL (
+    WITH subscribed AS (
         SELECT s.* FROM billing.subscriptions s
-        WHERE s.customer = $2 AND s.start_date <= $3 AND (s.ended_at IS NULL OR s.ended_at > $3)
+        WHERE s.customer = $2
           AND EXISTS (SELECT FROM billing.subscription_items i JOIN billing.prices p ON p.id = i.price
                       WHERE i.subscription = s.id AND p.meter = $1)
+    )
+    -- greatest and least pass over NULLs: no trial, no end.
+    SELECT CASE WHEN s.id IS NULL THEN greatest(month.first, around.ended_at)
+                WHEN s.trial_end > $3 THEN s.start_date
+                ELSE greatest(lower(p.period), s.start_date, s.trial_end) END,
+           CASE WHEN s.id IS NULL THEN least(month.next, around.start_date)
+                WHEN s.trial_end > $3 THEN least(s.trial_end, s.ended_at)
+                ELSE least(upper(p.period), s.ended_at) END
+    FROM (SELECT date_trunc('month', $3, 'UTC'),
+                 (date_trunc('month', $3 AT TIME ZONE 'UTC') + interval '1 month') AT TIME ZONE 'UTC'
+         ) AS month (first, next)
+    CROSS JOIN (
+        SELECT max(s.ended_at) FILTER (WHERE s.ended_at <= $3) AS ended_at,
+               min(s.start_date) FILTER (WHERE s.start_date > $3) AS start_date
+        FROM subscribed s
+    ) AS around
+    LEFT JOIN LATERAL (
+        SELECT s.* FROM subscribed s
+        WHERE s.start_date <= $3 AND (s.ended_at IS NULL OR s.ended_at > $3)
         ORDER BY s.created, s.id LIMIT 1
     ) AS s ON true
-    LEFT JOIN LATERAL billing.period_containing(s.billing_cycle_anchor, s."interval", s.interval_count, $3) AS p (period)
-        ON s.id IS NOT NULL
+    LEFT JOIN LATERAL billing.period_containing(s.billing_cycle_anchor, s."interval", s.interval_count, $3)
+        AS p (period) ON s.id IS NOT NULL
 $$;
 COMMENT ON FUNCTION billing.alert_period(text, text, timestamptz) IS
-'The period [period_start, period_end) of per_period alerts that holds a moment: the billing period of the customer''s first-made
-subscription that then ran and has a price on the meter (a trial is one period), else the calendar month in UTC. Internal.';
+'The period [period_start, period_end) of per_period alerts that holds a moment: the billing period of the
+customer''s first-made subscription that ran then and has a price on the meter (a trial is one period); where none
+ran, the calendar month in UTC, less what subscriptions cover of it. Internal.';
 
 CREATE FUNCTION billing.create_alert(
-    event_name text, gte numeric, customer text DEFAULT NULL, recurrence text DEFAULT 'one_time', title text DEFAULT NULL
+    event_name text, gte numeric, customer text DEFAULT NULL, recurrence text DEFAULT 'one_time',
+    title text DEFAULT NULL
 ) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
@@ -178,7 +206,8 @@ DECLARE
     alert_id text;
 BEGIN
     PERFORM billing.require_argument('event_name', create_alert.event_name),
-            billing.require_argument('gte', create_alert.gte), billing.require_argument('recurrence', create_alert.recurrence);
+            billing.require_argument('gte', create_alert.gte),
+            billing.require_argument('recurrence', create_alert.recurrence);
     IF NOT EXISTS (SELECT FROM billing.meters m WHERE m.event_name = create_alert.event_name) THEN
         RAISE EXCEPTION 'no meter has event_name "%" (no_meter)', create_alert.event_name
             USING ERRCODE = 'undefined_object', HINT = 'Pass the event_name of a row of billing.meters.';
@@ -186,11 +215,13 @@ BEGIN
     IF create_alert.customer IS NOT NULL
        AND NOT EXISTS (SELECT FROM billing.customers c WHERE c.id = create_alert.customer) THEN
         RAISE EXCEPTION 'customer "%" does not exist (resource_missing)', create_alert.customer
-            USING ERRCODE = 'undefined_object', HINT = 'Pass the id of a row of billing.customers, or NULL for each customer.';
+            USING ERRCODE = 'undefined_object',
+                  HINT = 'Pass the id of a row of billing.customers, or NULL for each customer.';
     END IF;
     IF NOT (create_alert.gte > 0 AND create_alert.gte < 1e100 AND scale(create_alert.gte) <= 100) THEN
         RAISE EXCEPTION 'gte "%" is not a threshold', left(create_alert.gte::text, 200)
-            USING ERRCODE = 'invalid_parameter_value', HINT = 'Pass a number above 0 and below 1e100, with at most 100 decimals.';
+            USING ERRCODE = 'invalid_parameter_value',
+                  HINT = 'Pass a number above 0 and below 1e100, with at most 100 decimals.';
     END IF;
     IF create_alert.recurrence NOT IN ('one_time', 'per_period') THEN
         RAISE EXCEPTION 'recurrence "%" is not known', create_alert.recurrence
@@ -201,14 +232,16 @@ BEGIN
             USING ERRCODE = 'invalid_parameter_value', HINT = 'A title has at most 250 characters.';
     END IF;
     INSERT INTO billing.alerts (event_name, gte, customer, recurrence, title)
-    VALUES (create_alert.event_name, create_alert.gte, create_alert.customer, create_alert.recurrence, create_alert.title)
+    VALUES (create_alert.event_name, create_alert.gte, create_alert.customer, create_alert.recurrence,
+            create_alert.title)
     RETURNING id INTO alert_id;
     RETURN alert_id;
 END $$;
 COMMENT ON FUNCTION billing.create_alert(text, numeric, text, text, text) IS
-'Creates an active alert on a meter and returns its id (alrt_...). customer NULL: watches each customer for itself. recurrence:
-one_time, once per customer in the alert''s life, on the usage of all time; per_period, once per customer and billing period. Usage
-that has passed gte already when the alert is created is no crossing. title: at most 250 characters.
+'Creates an active alert on a meter and returns its id (alrt_...). customer NULL: watches each customer for itself.
+recurrence: one_time, once per customer in the alert''s life, on the usage of all time; per_period, once per customer
+and billing period. Usage that has passed gte already when the alert is created is no crossing. title: at most 250
+characters.
 Errors: 42704 no_meter, unknown customer; 22023 gte, recurrence or title out of bounds; 0A000 a weighted_sum meter;
 22004 event_name, gte or recurrence NULL.';
 
@@ -230,14 +263,15 @@ BEGIN
     RETURN set_alert_status.alert;
 END $$;
 COMMENT ON FUNCTION billing.set_alert_status(text, text) IS
-'Sets an alert''s status and returns its id; the status it has already is no error. Errors: 42704 unknown alert; 55000 archived;
-22004 NULL. Internal.';
+'Sets an alert''s status and returns its id; the status it has already is no error. Errors: 42704 unknown alert; 55000
+archived; 22004 NULL. Internal.';
 
 CREATE FUNCTION billing.activate_alert(alert text) RETURNS text
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 RETURN billing.set_alert_status(alert, 'active');
 COMMENT ON FUNCTION billing.activate_alert(text) IS
-'Has an inactive alert evaluated again from now on; what it passed while inactive is no crossing. Returns the id; again is no error.
+'Has an inactive alert evaluated again from now on; what it passed while inactive is no crossing. Returns the id;
+again is no error.
 Errors: 42704 unknown alert; 55000 archived; 22004 NULL.';
 
 CREATE FUNCTION billing.deactivate_alert(alert text) RETURNS text

@@ -9,11 +9,12 @@ BEGIN
         event_name, customer, ARRAY[period_start, period_end], NULL, received_before) v);
 END $$;
 COMMENT ON FUNCTION billing.usage_folded(text, text, timestamptz, timestamptz, timestamptz) IS
-'A customer''s usage over [period_start, period_end) as far as it is folded in; of the hours that a bound cuts, events received before
-received_before. What alerts are measured by: the pending rest is evaluated when it is folded. Internal.';
+'A customer''s usage over [period_start, period_end) as far as it is folded in; of the hours that a bound cuts, events
+received before received_before. What alerts are measured by: the pending rest is evaluated when it is folded.
+Internal.';
 
 CREATE FUNCTION billing.roll_up() RETURNS bigint
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off SET work_mem = '64MB' AS $$
 DECLARE
     folded bigint;
     refolded bigint := 0;
@@ -28,16 +29,16 @@ DECLARE
     t_customers text[];
     t_starts timestamptz[];
     t_ends timestamptz[];
-    t_armed boolean[];
+    t_known boolean[];
     t_below boolean[];
 BEGIN
-    -- One roller at a time, from here to its commit: recomputed buckets and the values before and after are exact, and alert
-    -- events commit in the order of their ids. Recording takes no such lock and never waits.
+    -- One roller at a time, from here to its commit: recomputed buckets and the values before and after are exact, and
+    -- alert events commit in the order of their ids. Recording takes no such lock and never waits.
     PERFORM pg_advisory_xact_lock(hashtextextended('billing.roll_up', 0));
     watched := EXISTS (SELECT FROM billing.alerts a WHERE a.status = 'active');
 
-    -- One statement, one snapshot: a row is deleted if and only if it is folded. An event that is not visible yet has no
-    -- visible row here either, so a long transaction holds up nobody.
+    -- One statement, one snapshot: a row is deleted if and only if it is folded. An event that is not visible yet has
+    -- no visible row here either, so a long transaction holds up nobody.
     WITH pending AS (
         DELETE FROM billing.usage_pending RETURNING *
     ),
@@ -65,7 +66,8 @@ BEGIN
     ),
     fold AS (
         INSERT INTO billing.usage_buckets AS b (
-            customer, event_name, width, start, dimensions, event_count, value_sum, value_time_sum, value_max, value_min,
+            customer, event_name, width, start, dimensions,
+            event_count, value_sum, value_time_sum, value_max, value_min,
             last_value, last_timestamp, last_received_at, last_identifier)
         SELECT s.customer, s.event_name, s.width, s.start, s.dimensions, s.event_count, s.value_sum, s.value_time_sum,
                s.value_max, s.value_min, (s.last_event).value, (s.last_event)."timestamp", (s.last_event).received_at,
@@ -89,7 +91,10 @@ BEGIN
     fold_distinct AS (
         INSERT INTO billing.usage_distinct_values (customer, event_name, width, start, dimensions, value)
         SELECT DISTINCT p.customer, p.event_name, w.width, date_trunc(w.width, p.hour, 'UTC'), p.dimensions, u.value
-        FROM pending p CROSS JOIN unnest(p.distinct_values) AS u (value) CROSS JOIN (VALUES ('hour'), ('day')) AS w (width)
+        FROM pending p
+        CROSS JOIN unnest(p.distinct_values) AS u (value)
+        CROSS JOIN (VALUES ('hour'), ('day')) AS w (width)
+        WHERE p.distinct_values IS NOT NULL
         ORDER BY 1, 2, 3, 4, 5, 6
         ON CONFLICT DO NOTHING
     ),
@@ -113,19 +118,18 @@ BEGIN
         LEFT JOIN LATERAL billing.alert_period(h.event_name, h.customer, h.at) p ON a.recurrence = 'per_period'
     ),
     unreported AS (
-        SELECT t.*, EXISTS (
-                   SELECT FROM billing.alert_armed m
-                   WHERE m.alert = t.id AND m.customer = t.customer AND m.period_start IS NOT DISTINCT FROM t.period_start
-               ) AS armed
+        SELECT t.*, (SELECT s.below FROM billing.alert_states s
+                     WHERE s.alert = t.id AND s.customer = t.customer
+                       AND s.period_start IS NOT DISTINCT FROM t.period_start) AS below
         FROM touched t
         WHERE NOT EXISTS (
             SELECT FROM billing.alert_events e
             WHERE e.alert = t.id AND e.customer = t.customer AND e.period_start IS NOT DISTINCT FROM t.period_start)
     )
     SELECT h.recorded, h.customers, h.event_names, h.dimensions, h.starts,
-           t.alerts, t.customers, t.starts, t.ends, t.armed, t.below
+           t.alerts, t.customers, t.starts, t.ends, t.known, t.below
     INTO folded, r_customers, r_event_names, r_dimensions, r_hours,
-         t_alerts, t_customers, t_starts, t_ends, t_armed, t_below
+         t_alerts, t_customers, t_starts, t_ends, t_known, t_below
     FROM (
         SELECT coalesce(sum(h.recorded), 0)::bigint AS recorded,
                array_agg(h.customer) FILTER (WHERE h.rebuild) AS customers,
@@ -137,8 +141,8 @@ BEGIN
     CROSS JOIN (
         -- This statement still sees the buckets as they were before it.
         SELECT array_agg(t.id) AS alerts, array_agg(t.customer) AS customers, array_agg(t.range_start) AS starts,
-               array_agg(t.range_end) AS ends, array_agg(t.armed) AS armed,
-               array_agg(t.armed OR coalesce(billing.usage_folded(
+               array_agg(t.range_end) AS ends, array_agg(t.below IS NOT NULL) AS known,
+               array_agg(coalesce(t.below, billing.usage_folded(
                    t.event_name, t.customer, t.range_start, t.range_end, t.activated_at) < t.gte, true)) AS below
         FROM unreported t
     ) t;
@@ -147,14 +151,15 @@ BEGIN
         refolded := billing.rebuild_usage(r_customers, r_event_names, r_dimensions, r_hours);
     END IF;
     IF t_alerts IS NOT NULL THEN
-        PERFORM billing.evaluate_alerts(t_alerts, t_customers, t_starts, t_ends, t_armed, t_below);
+        PERFORM billing.evaluate_alerts(t_alerts, t_customers, t_starts, t_ends, t_known, t_below);
     END IF;
     RETURN folded + refolded;
 END $$;
 COMMENT ON FUNCTION billing.roll_up() IS
-'Folds what is pending into the buckets, now, and returns the number of recorded events that this took in (cancelling is not counted).
-Writes the billing.alert_events that it makes due. Any number of sessions may call it at any time: they take turns, each until its
-transaction ends, and nothing is folded twice. Summaries are exact without it; it keeps them fast.
+'Folds what is pending into the buckets, now, and returns the number of recorded events that this took in (cancelling
+is not counted). Writes the billing.alert_events that it makes due. Any number of sessions may call it at any time:
+they take turns, each until its transaction ends, and nothing is folded twice. Summaries are exact without it; it
+keeps them fast.
 Errors: 40001 in a REPEATABLE READ or SERIALIZABLE transaction that began before another roll-up ended: retry.';
 
 CREATE FUNCTION billing.rebuild_usage(customers text[], event_names text[], dimension_sets jsonb[], hours timestamptz[])
@@ -164,12 +169,15 @@ DECLARE
     folded bigint;
 BEGIN
     WITH keys AS MATERIALIZED (
-        SELECT k.* FROM unnest(customers, event_names, dimension_sets, hours) AS k (customer, event_name, dimensions, hour)
+        SELECT k.*
+        FROM unnest(customers, event_names, dimension_sets, hours) AS k (customer, event_name, dimensions, hour)
     ),
     late AS (
-        -- Committed since the fold. The events are read by this statement's snapshot, so their pending rows must go with them.
+        -- Committed since the fold. This statement's snapshot has their events, so their pending rows must go with it.
         DELETE FROM billing.usage_pending p
-        USING (SELECT DISTINCT k.customer, k.event_name, k.dimensions, date_trunc('day', k.hour, 'UTC') AS day FROM keys k) d
+        USING (
+            SELECT DISTINCT k.customer, k.event_name, k.dimensions, date_trunc('day', k.hour, 'UTC') AS day FROM keys k
+        ) d
         WHERE p.customer = d.customer AND p.event_name = d.event_name AND p.dimensions = d.dimensions
           AND p.hour >= d.day AND p.hour < d.day + interval '24 hours'
         RETURNING p.customer, p.event_name, p.dimensions, p.hour, p.event_count
@@ -187,7 +195,8 @@ BEGIN
         FROM spans s
         JOIN billing.meters m ON m.event_name = s.event_name
         JOIN billing.meter_events e
-          ON e.customer = s.customer AND e.event_name = s.event_name AND e."timestamp" >= s.start AND e."timestamp" < s.until
+          ON e.customer = s.customer AND e.event_name = s.event_name
+         AND e."timestamp" >= s.start AND e."timestamp" < s.until
         WHERE e.cancelled_at IS NULL AND billing.usage_dimensions(e.dimensions, m.dimension_keys) = s.dimensions
     ),
     states AS MATERIALIZED (
@@ -249,40 +258,44 @@ BEGIN
     RETURN folded;
 END $$;
 COMMENT ON FUNCTION billing.rebuild_usage(text[], text[], jsonb[], timestamptz[]) IS
-'Recomputes from the events the hour buckets of the given keys (parallel arrays) and the day buckets they lie in; buckets left
-without events go. Takes in pending rows of those days too and returns the number of recorded events among them. For last, max, min
-and unique_count. Only for roll_up(), under its lock. Internal.';
+'Recomputes from the events the hour buckets of the given keys (parallel arrays) and the day buckets they lie in;
+buckets left without events go. Takes in pending rows of those days too and returns the number of recorded events
+among them. For last, max, min and unique_count. Only for roll_up(), under its lock. Internal.';
 
 CREATE FUNCTION billing.evaluate_alerts(
-    alerts text[], customers text[], range_starts timestamptz[], range_ends timestamptz[], armed boolean[], below boolean[]
+    alerts text[], customers text[], range_starts timestamptz[], range_ends timestamptz[],
+    known boolean[], below boolean[]
 ) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     WITH valued AS MATERIALIZED (
-        SELECT a.id AS alert, t.customer, a.event_name, a.gte, t.armed, t.below,
+        SELECT a.id AS alert, t.customer, a.event_name, a.gte, t.known, t.below,
                CASE a.recurrence WHEN 'per_period' THEN t.range_start END AS period_start,
                billing.usage_folded(a.event_name, t.customer, t.range_start, t.range_end, 'infinity') AS value
-        FROM unnest(alerts, customers, range_starts, range_ends, armed, below)
-            AS t (alert, customer, range_start, range_end, armed, below)
+        FROM unnest(alerts, customers, range_starts, range_ends, known, below)
+            AS t (alert, customer, range_start, range_end, known, below)
         JOIN billing.alerts a ON a.id = t.alert
     ),
     fired AS (
         INSERT INTO billing.alert_events (alert, customer, event_name, gte, value, period_start)
         SELECT v.alert, v.customer, v.event_name, v.gte, v.value, v.period_start
-        FROM valued v WHERE v.value >= v.gte AND v.below
+        FROM valued v WHERE v.below AND v.value >= v.gte
         ORDER BY v.gte, v.alert, v.customer, v.period_start
         ON CONFLICT DO NOTHING
     ),
-    disarmed AS (
-        DELETE FROM billing.alert_armed m USING valued v
-        WHERE v.armed AND v.value >= v.gte
-          AND m.alert = v.alert AND m.customer = v.customer AND m.period_start IS NOT DISTINCT FROM v.period_start
+    settled AS (
+        DELETE FROM billing.alert_states s USING valued v
+        WHERE v.known AND v.below AND v.value >= v.gte
+          AND s.alert = v.alert AND s.customer = v.customer AND s.period_start IS NOT DISTINCT FROM v.period_start
     )
-    INSERT INTO billing.alert_armed (alert, customer, period_start)
-    SELECT v.alert, v.customer, v.period_start FROM valued v
-    WHERE NOT v.armed AND coalesce(v.value < v.gte, true)
-    ON CONFLICT DO NOTHING;
+    INSERT INTO billing.alert_states AS s (alert, customer, period_start, below)
+    SELECT v.alert, v.customer, v.period_start, coalesce(v.value < v.gte, true)
+    FROM valued v
+    WHERE NOT (v.below AND v.value IS NOT NULL AND v.value >= v.gte)
+      AND NOT (v.known AND v.below = coalesce(v.value < v.gte, true))
+    ON CONFLICT ON CONSTRAINT alert_states_once DO UPDATE SET below = excluded.below;
 END $$;
 COMMENT ON FUNCTION billing.evaluate_alerts(text[], text[], timestamptz[], timestamptz[], boolean[], boolean[]) IS
-'Writes an alert event for each alert, customer and range (parallel arrays) that was below its threshold before the fold and is not
-after it, and remembers which ones are below now. Only for roll_up(), under its lock. Internal.';
+'Writes an alert event for each alert, customer and range (parallel arrays) that was below its threshold before the
+fold and is not after it, and keeps on which side the others are; known: billing.alert_states has the side before.
+Only for roll_up(), under its lock. Internal.';

@@ -1,6 +1,7 @@
--- Usage over any range: full UTC days from day buckets, other full hours from hour buckets and what is pending for them,
--- hours that a bound cuts from the events. All functions are STABLE: their queries share the caller's one snapshot, in which
--- every event is either folded in or pending, so the answer is exact at any moment, and on a standby too.
+-- Usage over any range: full UTC days from day buckets, other full hours from hour buckets and what is pending for
+-- them, hours that a bound cuts from the events. All functions are STABLE: their queries share the caller's one
+-- snapshot, in which every event is either folded in or pending, so the answer is exact at any moment, and on a
+-- standby too.
 
 CREATE FUNCTION billing.usage_bounds(
     start_time timestamptz, end_time timestamptz, value_grouping_window text, timezone text
@@ -46,8 +47,9 @@ BEGIN
     RETURN bounds || end_time;
 END $$;
 COMMENT ON FUNCTION billing.usage_bounds(timestamptz, timestamptz, text, text) IS
-'The bounds of the windows of a range: start_time, every beginning of an hour, day or month by the clocks of timezone within the
-range, end_time. An hour window ends at the next full hour on the clock, a day at the first midnight of the next date.
+'The bounds of the windows of a range: start_time, every beginning of an hour, day or month by the clocks of timezone
+within the range, end_time. An hour window ends at the next full hour on the clock, a day at the first midnight of the
+next date.
 Errors: 22023 an empty or infinite range, an unknown window or time zone; 22004 NULL. Internal.';
 
 CREATE FUNCTION billing.usage_states(
@@ -56,7 +58,9 @@ CREATE FUNCTION billing.usage_states(
     window_no int, event_count bigint, value_sum numeric, value_time_sum numeric, value_max numeric, value_min numeric,
     last_event billing.usage_last_event, distinct_value text
 )
-LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+-- The queue's size misleads the planner: starting workers or compiling would take longer than the whole answer.
+LANGUAGE plpgsql STABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp SET jit = off SET max_parallel_workers_per_gather = 0 AS $$
 #variable_conflict use_column
 DECLARE
     of_meter text := meter.event_name;
@@ -82,14 +86,15 @@ BEGIN
             SELECT DISTINCT date_trunc('hour', b.at, 'UTC') FROM unnest(bounds) AS b (at)
             WHERE b.at <> date_trunc('hour', b.at, 'UTC'));
         IF NOT folded_only AND aggregation IN ('last', 'max', 'min', 'unique_count') THEN
-            -- A cancelled event cannot be subtracted from these: until roll_up() has rebuilt the hour, its events count.
+            -- A cancelled event cannot be subtracted from these: until roll_up() rebuilds the hour, its events count.
             cut_hours := cut_hours || ARRAY(
                 SELECT DISTINCT p.hour FROM billing.usage_pending p
                 WHERE p.rebuild AND p.customer = of_customer AND p.event_name = of_meter
                   AND p.hour >= date_trunc('hour', lo, 'UTC') AND p.hour < hi AND p.hour <> ALL (cut_hours));
         END IF;
         cut_days := ARRAY(
-            SELECT date_trunc('day', b.at, 'UTC') FROM unnest(bounds) AS b (at) WHERE b.at <> date_trunc('day', b.at, 'UTC')
+            SELECT date_trunc('day', b.at, 'UTC') FROM unnest(bounds) AS b (at)
+            WHERE b.at <> date_trunc('day', b.at, 'UTC')
             UNION
             SELECT date_trunc('day', h.hour, 'UTC') FROM unnest(cut_hours) AS h (hour));
         IF cardinality(cut_hours) <= 24 THEN
@@ -127,7 +132,8 @@ BEGIN
             SELECT width_bucket(s.start, bounds), sum(s.event_count)::bigint, sum(s.value_sum), sum(s.value_time_sum),
                    max(s.value_max), min(s.value_min),
                    billing.latest_usage_event(
-                       (s.last_timestamp, s.last_received_at, s.last_identifier, s.last_value)::billing.usage_last_event)
+                       (s.last_timestamp, s.last_received_at, s.last_identifier, s.last_value)
+                           ::billing.usage_last_event)
                        FILTER (WHERE s.last_timestamp IS NOT NULL),
                    NULL::text
             FROM (
@@ -172,7 +178,7 @@ BEGIN
     JOIN billing.meter_events e
       ON e.customer = of_customer AND e.event_name = of_meter
      AND e."timestamp" >= r.range_from AND e."timestamp" < r.range_to
-    WHERE e.cancelled_at IS NULL
+    WHERE (e.cancelled_at IS NULL OR e.cancelled_at >= received_before)
       AND (NOT folded_only OR e.received_at < received_before)
       AND (events_only OR cardinality(cut_hours) <= 24 OR date_trunc('hour', e."timestamp", 'UTC') = ANY (cut_hours))
       AND (filter IS NULL OR NOT EXISTS (
@@ -181,9 +187,10 @@ BEGIN
     GROUP BY 1, 8;
 END $$;
 COMMENT ON FUNCTION billing.usage_states(billing.meters, text, timestamptz[], jsonb, timestamptz) IS
-'A customer''s usage as states that still merge, several rows per window: window n is [bounds[n], bounds[n + 1]). filter: an object
-of texts that the events'' dimensions must have, or NULL. received_before, when not NULL, asks for what is folded in already: without
-pending rows, and in hours that a bound cuts with the events received before it. Internal.';
+'A customer''s usage as states that still merge, several rows per window: window n is [bounds[n], bounds[n + 1]).
+filter: an object of texts that the events'' dimensions must have, or NULL. received_before, when not NULL, asks for
+what is folded in already: without pending rows, and in hours that a bound cuts with the events received before it.
+Internal.';
 
 CREATE FUNCTION billing.usage_values(
     event_name text, customer text, bounds timestamptz[], dimensions jsonb DEFAULT NULL,
@@ -216,15 +223,17 @@ BEGIN
 
     IF meter.aggregation = 'weighted_sum' THEN
         IF NOT (isfinite(bounds[1]) AND isfinite(bounds[cardinality(bounds)])) THEN
-            RAISE EXCEPTION 'meter "%" aggregates by weighted_sum, which has no value over an infinite range', meter.event_name
+            RAISE EXCEPTION 'meter "%" aggregates by weighted_sum, which has no value over an infinite range',
+                    meter.event_name
                 USING ERRCODE = 'invalid_parameter_value', HINT = 'Pass a finite start and end.';
         END IF;
-        -- Window 1 is everything before the range: the level at its start. A change d at time t adds d × (end − t) to the
-        -- integral of its window, and d × length to that of every later one.
+        -- Window 1 is everything before the range: the level at its start. A change d at time t adds d × (end − t) to
+        -- the integral of its window, and d × length to that of every later one.
         RETURN QUERY
         SELECT l.window_no - 1,
                CASE WHEN l.events_by_end > 0 THEN trim_scale(round(
-                   round(l.level * (l.until - l.since) + l.change * l.until - l.change_time, 40) / (l.until - l.since), 20)) END
+                   round(l.level * (l.until - l.since) + l.change * l.until - l.change_time, 40)
+                       / (l.until - l.since), 20)) END
         FROM (
             SELECT w.window_no,
                    extract(epoch FROM bounds[w.window_no - 1]) * 1000000 AS since,
@@ -262,17 +271,19 @@ BEGIN
     LEFT JOIN (
         SELECT s.window_no, sum(s.event_count) AS event_count, sum(s.value_sum) AS value_sum,
                max(s.value_max) AS value_max, min(s.value_min) AS value_min,
-               billing.latest_usage_event(s.last_event) AS last_event, count(DISTINCT s.distinct_value) AS distinct_count
+               billing.latest_usage_event(s.last_event) AS last_event,
+               count(DISTINCT s.distinct_value) AS distinct_count
         FROM billing.usage_states(meter, usage_values.customer, bounds, filter, received_before) s
         GROUP BY s.window_no
     ) s USING (window_no)
     ORDER BY w.window_no;
 END $$;
 COMMENT ON FUNCTION billing.usage_values(text, text, timestamptz[], jsonb, timestamptz) IS
-'One aggregated value per window [bounds[n], bounds[n + 1]), in order; bounds ascend, and the outer ones may be infinite (not for
-weighted_sum). sum, count and unique_count are 0 where there are no events; max, min and last are NULL; weighted_sum is NULL until
-its first change and is rounded to 20 places. received_before as in billing.usage_states. Errors: 42704 no_meter; 22023 dimensions
-that are no object of texts, an infinite range with weighted_sum; 22004 event_name or customer NULL. Internal.';
+'One aggregated value per window [bounds[n], bounds[n + 1]), in order; bounds ascend, and the outer ones may be
+infinite (not for weighted_sum). sum, count and unique_count are 0 where there are no events; max, min and last are
+NULL; weighted_sum is NULL until its first change and is rounded to 20 places. received_before as in
+billing.usage_states. Errors: 42704 no_meter; 22023 dimensions that are no object of texts, an infinite range with
+weighted_sum; 22004 event_name or customer NULL. Internal.';
 
 CREATE FUNCTION billing.usage_quantity(
     event_name text, customer text, start_time timestamptz, end_time timestamptz, dimensions jsonb DEFAULT NULL
@@ -287,10 +298,11 @@ BEGIN
         event_name, customer, ARRAY[coalesce(start_time, '-infinity'), coalesce(end_time, 'infinity')], dimensions) v);
 END $$;
 COMMENT ON FUNCTION billing.usage_quantity(text, text, timestamptz, timestamptz, jsonb) IS
-'A customer''s usage over [start_time, end_time), exact and current; a NULL time means no bound on that side. 0 or NULL without
-events, as the meter''s aggregation goes (see billing.meter_event_summaries); an unknown customer has no events.
-Errors: 42704 no_meter; 22023 an empty range, dimensions that are no object of texts, an infinite range with weighted_sum;
-22004 event_name or customer NULL.';
+'A customer''s usage over [start_time, end_time), exact and current; a NULL time means no bound on that side. 0 or
+NULL without events, as the meter''s aggregation goes (see billing.meter_event_summaries); an unknown customer has no
+events.
+Errors: 42704 no_meter; 22023 an empty range, dimensions that are no object of texts, an infinite range with
+weighted_sum; 22004 event_name or customer NULL.';
 
 CREATE FUNCTION billing.customer_usage_values(event_name text, customer text, bounds timestamptz[], dimensions jsonb)
 RETURNS TABLE (window_no int, value numeric)
@@ -319,14 +331,16 @@ BEGIN ATOMIC
     ORDER BY v.window_no;
 END;
 COMMENT ON FUNCTION billing.meter_event_summaries(text, text, timestamptz, timestamptz, text, jsonb, text) IS
-'A customer''s usage over [start_time, end_time), exact and current: what is committed is in it, rolled up or not, and the caller''s
-own uncommitted events too. One row, or one for every hour, day or month by the clocks of timezone (days of 23 or 25 hours where
-clocks change); the first and last window are cut to the range. Without events sum, count and unique_count are 0; max, min and last
-are NULL. weighted_sum is the level''s average over the window, NULL until its first change, rounded to 20 places.
-dimensions: texts that the events must carry; keys that the meter does not declare are looked up in the events themselves (slower).
-Cancelled events count nowhere. Any start and end to the microsecond; works on a hot standby.
-Errors: 42704 no_meter, meter_event_customer_not_found; 22023 an empty or infinite range, an unknown window or time zone,
-dimensions that are no object of texts; 22004 an argument NULL other than value_grouping_window and dimensions.';
+'A customer''s usage over [start_time, end_time), exact and current: what is committed is in it, rolled up or not, and
+the caller''s own uncommitted events too. One row, or one for every hour, day or month by the clocks of timezone (days
+of 23 or 25 hours where clocks change); the first and last window are cut to the range. Without events sum, count and
+unique_count are 0; max, min and last are NULL. weighted_sum is the level''s average over the window, NULL until its
+first change, rounded to 20 places. dimensions: texts that the events must carry; keys that the meter does not declare
+are looked up in the events themselves (slower). Cancelled events count nowhere. Any start and end to the microsecond;
+works on a hot standby.
+Errors: 42704 no_meter, meter_event_customer_not_found; 22023 an empty or infinite range, an unknown window or time
+zone, dimensions that are no object of texts; 22004 an argument NULL other than value_grouping_window and
+dimensions.';
 
 CREATE FUNCTION billing.verify(event_name text, customer text, start_time timestamptz, end_time timestamptz)
 RETURNS TABLE (width text, start timestamptz, dimensions jsonb, expected jsonb, actual jsonb)
@@ -336,9 +350,11 @@ DECLARE
     meter billing.meters;
     of_customer text := verify.customer;
     lo timestamptz := coalesce(date_trunc('day', start_time, 'UTC'), '-infinity');
-    hi timestamptz := coalesce(date_trunc('day', end_time - interval '1 microsecond', 'UTC') + interval '24 hours', 'infinity');
+    hi timestamptz := coalesce(
+        date_trunc('day', end_time - interval '1 microsecond', 'UTC') + interval '24 hours', 'infinity');
 BEGIN
-    PERFORM billing.require_argument('event_name', verify.event_name), billing.require_argument('customer', verify.customer);
+    PERFORM billing.require_argument('event_name', verify.event_name),
+            billing.require_argument('customer', verify.customer);
     SELECT m.* INTO meter FROM billing.meters m WHERE m.event_name = verify.event_name;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'no meter has event_name "%" (no_meter)', verify.event_name
@@ -376,10 +392,11 @@ BEGIN
                e.value AS last_value,
                CASE meter.aggregation WHEN 'last' THEN e."timestamp" END AS last_timestamp,
                e.received_at AS last_received_at, e.identifier AS last_identifier,
-               CASE meter.aggregation WHEN 'unique_count' THEN ARRAY[e.dimensions ->> meter.value_key] END AS distinct_values
+               CASE meter.aggregation WHEN 'unique_count' THEN ARRAY[e.dimensions ->> meter.value_key] END
+                   AS distinct_values
         FROM billing.meter_events e CROSS JOIN widths w
-        WHERE e.customer = of_customer AND e.event_name = meter.event_name AND e."timestamp" >= lo AND e."timestamp" < hi
-          AND e.cancelled_at IS NULL
+        WHERE e.customer = of_customer AND e.event_name = meter.event_name
+          AND e."timestamp" >= lo AND e."timestamp" < hi AND e.cancelled_at IS NULL
     ),
     states AS (
         SELECT s.recomputed, s.width, s.start, s.dimensions,
@@ -391,10 +408,13 @@ BEGIN
                    'value_max', max(s.value_max),
                    'value_min', min(s.value_min),
                    'last', to_jsonb(billing.latest_usage_event(
-                       (s.last_timestamp, s.last_received_at, s.last_identifier, s.last_value)::billing.usage_last_event)
+                       (s.last_timestamp, s.last_received_at, s.last_identifier, s.last_value)
+                           ::billing.usage_last_event)
                        FILTER (WHERE s.last_timestamp IS NOT NULL)),
-                   'distinct_values', (SELECT jsonb_agg(DISTINCT u.value) FROM unnest(array_agg(s.distinct_list)) AS d (list),
-                                       jsonb_array_elements_text(d.list) AS u (value)))) AS state
+                   'distinct_values', (
+                       SELECT jsonb_agg(DISTINCT u.value)
+                       FROM unnest(array_agg(s.distinct_list)) AS d (list),
+                            jsonb_array_elements_text(d.list) AS u (value)))) AS state
         FROM (
             SELECT true AS recomputed, r.*, to_jsonb(r.distinct_values) AS distinct_list FROM recorded r
             UNION ALL
@@ -414,7 +434,8 @@ BEGIN
     ORDER BY 2, 1, 3;
 END $$;
 COMMENT ON FUNCTION billing.verify(text, text, timestamptz, timestamptz) IS
-'Recomputes from the events what buckets and pending rows say of the UTC days that [start_time, end_time) touches, and returns the
-hour and day buckets that differ, with both states; no row: all is exact. NULL times mean no bound. Buckets that a cancellation has
-marked for a rebuild are passed over. Days whose events billing.retention has dropped differ by that.
+'Recomputes from the events what buckets and pending rows say of the UTC days that [start_time, end_time) touches, and
+returns the hour and day buckets that differ, with both states; no row: all is exact. NULL times mean no bound.
+Buckets that a cancellation has marked for a rebuild are passed over. Days whose events billing.retention has dropped
+differ by that.
 Errors: 42704 no_meter; 22004 event_name or customer NULL.';

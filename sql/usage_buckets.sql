@@ -25,9 +25,10 @@ CREATE TABLE billing.usage_buckets (
     autovacuum_vacuum_insert_scale_factor = 0.02
 );
 COMMENT ON TABLE billing.usage_buckets IS
-'Usage per customer, meter, dimensions and UTC hour or day, as states that merge: what summaries, rating and alerts read. Every
-event is in one hour bucket and one day bucket once billing.roll_up() has folded it in; until then it is in billing.usage_pending.
-Which value columns are filled depends on the meter''s aggregation. billing.verify() compares it with the events.';
+'Usage per customer, meter, dimensions and UTC hour or day, as states that merge: what summaries, rating and alerts
+read. Every event is in one hour bucket and one day bucket once billing.roll_up() has folded it in; until then it is
+in billing.usage_pending. Which value columns are filled depends on the meter''s aggregation. billing.verify()
+compares it with the events.';
 COMMENT ON CONSTRAINT usage_buckets_pkey ON billing.usage_buckets IS
 'One bucket per customer, meter, width, start and dimensions; range scans by start serve the summaries.';
 COMMENT ON CONSTRAINT usage_buckets_width_known ON billing.usage_buckets IS 'There are buckets of two widths.';
@@ -37,7 +38,8 @@ COMMENT ON COLUMN billing.usage_buckets.width IS 'hour or day (24 hours); both i
 COMMENT ON COLUMN billing.usage_buckets.start IS 'Start of the UTC hour or day; the bucket is [start, start + width).';
 COMMENT ON COLUMN billing.usage_buckets.dimensions IS
 'The meter''s declared dimension keys with their values as text; a key that the events lack is left out; {} for none.';
-COMMENT ON COLUMN billing.usage_buckets.event_count IS 'Number of events, cancelled ones not counted; 0 when all were cancelled.';
+COMMENT ON COLUMN billing.usage_buckets.event_count IS
+'Number of events, cancelled ones not counted; 0 when all were cancelled.';
 COMMENT ON COLUMN billing.usage_buckets.value_sum IS 'sum, weighted_sum: sum of the values; else NULL.';
 COMMENT ON COLUMN billing.usage_buckets.value_time_sum IS
 'weighted_sum: sum of value × microseconds from 1970-01-01 UTC to the event''s timestamp; else NULL.';
@@ -64,13 +66,15 @@ COMMENT ON TABLE billing.usage_distinct_values IS
 'The exact set of texts seen per bucket of a unique_count meter: distinct counts do not add up, sets do.';
 COMMENT ON CONSTRAINT usage_distinct_values_pkey ON billing.usage_distinct_values IS
 'A text stands once per bucket; range scans by start serve the summaries.';
-COMMENT ON CONSTRAINT usage_distinct_values_width_known ON billing.usage_distinct_values IS 'There are buckets of two widths.';
+COMMENT ON CONSTRAINT usage_distinct_values_width_known ON billing.usage_distinct_values IS
+'There are buckets of two widths.';
 COMMENT ON COLUMN billing.usage_distinct_values.customer IS 'billing.customers.id.';
 COMMENT ON COLUMN billing.usage_distinct_values.event_name IS 'billing.meters.event_name of a unique_count meter.';
 COMMENT ON COLUMN billing.usage_distinct_values.width IS 'hour or day (24 hours); both in UTC.';
 COMMENT ON COLUMN billing.usage_distinct_values.start IS 'Start of the UTC hour or day.';
 COMMENT ON COLUMN billing.usage_distinct_values.dimensions IS 'As in billing.usage_buckets.';
-COMMENT ON COLUMN billing.usage_distinct_values.value IS 'A text that at least one event of the bucket carries; compared byte by byte.';
+COMMENT ON COLUMN billing.usage_distinct_values.value IS
+'A text that at least one event of the bucket carries; compared byte by byte.';
 SELECT pg_catalog.pg_extension_config_dump('billing.usage_distinct_values', '');
 
 CREATE TYPE billing.usage_last_event AS (
@@ -103,7 +107,8 @@ CREATE AGGREGATE billing.latest_usage_event(billing.usage_last_event) (
     PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE billing.latest_usage_event(billing.usage_last_event) IS
-'The latest of many events by (timestamp, received_at, identifier); NULLs are passed over; NULL when there is none. Internal.';
+'The latest of many events by (timestamp, received_at, identifier); NULLs are passed over; NULL when there is none.
+Internal.';
 
 CREATE FUNCTION billing.usage_dimensions(dimensions jsonb, keys text[]) RETURNS jsonb
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
@@ -115,5 +120,6 @@ BEGIN
             FROM unnest(keys) AS k (key) WHERE dimensions ->> k.key IS NOT NULL);
 END $$;
 COMMENT ON FUNCTION billing.usage_dimensions(jsonb, text[]) IS
-'What buckets keep of an event''s dimensions: the given keys with their values as text, a missing or null one left out; {} when
-nothing is left or dimensions is NULL. Recording fills billing.usage_pending.dimensions by the same rule. Internal.';
+'What buckets keep of an event''s dimensions: the given keys with their values as text, a missing or null one left
+out; {} when nothing is left or dimensions is NULL. Recording fills billing.usage_pending.dimensions by the same rule.
+Internal.';

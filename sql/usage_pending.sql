@@ -26,19 +26,24 @@ CREATE TABLE billing.usage_pending (
     autovacuum_analyze_scale_factor = 10
 );
 COMMENT ON TABLE billing.usage_pending IS
-'Usage that is committed but not yet in billing.usage_buckets: one row for an event, or one per customer, meter, dimensions and
-hour of a batch. Append-only; billing.roll_up() empties it. Which value columns are filled depends on the meter''s aggregation.
-No index, key, trigger or default beyond these: recording pays for every one. Never write here by hand.';
+'Usage that is committed but not yet in billing.usage_buckets: one row for an event, or one per customer, meter,
+dimensions and hour of a batch. Append-only; billing.roll_up() empties it. Which value columns are filled depends on
+the meter''s aggregation. No index, key, trigger or default beyond these: recording pays for every one. Never write
+here by hand.';
 COMMENT ON COLUMN billing.usage_pending.customer IS 'billing.customers.id; recording has checked that it exists.';
-COMMENT ON COLUMN billing.usage_pending.event_name IS 'billing.meters.event_name; recording has checked that it exists.';
+COMMENT ON COLUMN billing.usage_pending.event_name IS
+'billing.meters.event_name; recording has checked that it exists.';
 COMMENT ON COLUMN billing.usage_pending.dimensions IS
-'The meter''s declared dimension keys and the events'' values for them as text; a key that an event lacks is left out; {} for none.';
+'The meter''s declared dimension keys and the events'' values for them as text; a key that an event lacks is left out;
+{} for none.';
 COMMENT ON COLUMN billing.usage_pending.hour IS 'Start of the UTC hour that the events'' own timestamps lie in.';
 COMMENT ON COLUMN billing.usage_pending.event_count IS
 'Number of events in the row: negative when cancelled ones are taken back out, 0 in a rebuild row.';
-COMMENT ON COLUMN billing.usage_pending.value_sum IS 'sum, weighted_sum: sum of the values (negated when cancelled); else NULL.';
+COMMENT ON COLUMN billing.usage_pending.value_sum IS
+'sum, weighted_sum: sum of the values (negated when cancelled); else NULL.';
 COMMENT ON COLUMN billing.usage_pending.value_time_sum IS
-'weighted_sum: sum of value × microseconds from 1970-01-01 UTC to the event''s timestamp (negated when cancelled); else NULL.';
+'weighted_sum: sum of value × microseconds from 1970-01-01 UTC to the event''s timestamp (negated when cancelled);
+else NULL.';
 COMMENT ON COLUMN billing.usage_pending.value_max IS 'max: greatest value; else NULL.';
 COMMENT ON COLUMN billing.usage_pending.value_min IS 'min: least value; else NULL.';
 COMMENT ON COLUMN billing.usage_pending.last_value IS
@@ -49,6 +54,6 @@ COMMENT ON COLUMN billing.usage_pending.last_identifier IS 'last: that event''s 
 COMMENT ON COLUMN billing.usage_pending.distinct_values IS
 'unique_count: the texts counted, no order, duplicates allowed; else NULL.';
 COMMENT ON COLUMN billing.usage_pending.rebuild IS
-'true: an event of this customer, meter, dimensions and hour was cancelled, whose state cannot be subtracted (last, max, min,
-unique_count); the buckets are recomputed from billing.meter_events.';
+'true: an event of this customer, meter, dimensions and hour was cancelled, whose state cannot be subtracted (last,
+max, min, unique_count); the buckets are recomputed from billing.meter_events.';
 SELECT pg_catalog.pg_extension_config_dump('billing.usage_pending', '');
