@@ -118,7 +118,7 @@ pub fn register() {
         c"Whether a background worker is started on demand, and with the server where the library is preloaded.",
         c"Nothing depends on it: billing.roll_up() and billing.maintain_partitions() can be called by anything else.",
         &WORKER,
-        GucContext::Sighup,
+        GucContext::Suset,
         GucFlags::default(),
     );
     GucRegistry::define_enum_guc(

@@ -39,7 +39,7 @@ const JOBS: [Job; 2] = [
 
 /// A library in `shared_preload_libraries` starts its launcher with the server.
 pub fn register_launcher_if_preloading() {
-    if !liveness::is_preloading() {
+    if !liveness::is_preloading() || liveness::is_binary_upgrade() {
         return;
     }
     BackgroundWorkerBuilder::new("pg_billing launcher")
@@ -90,8 +90,11 @@ fn start_worker() {
     }
 }
 
-/// Without a free slot (max_worker_processes) the worker stays away, and the next look tries again.
+/// Not while pg_upgrade runs the server. Without a free slot (max_worker_processes) the worker stays away, and the next look tries again.
 fn start(database: pg_sys::Oid) {
+    if liveness::is_binary_upgrade() {
+        return;
+    }
     let _ = BackgroundWorkerBuilder::new("pg_billing worker")
         .set_type("pg_billing worker")
         .set_library(LIBRARY)
@@ -108,7 +111,7 @@ fn start(database: pg_sys::Oid) {
 pub extern "C-unwind" fn pg_billing_worker_main(argument: pg_sys::Datum) {
     BackgroundWorker::attach_signal_handlers(SignalWakeFlags::SIGHUP | SignalWakeFlags::SIGTERM);
     BackgroundWorker::connect_worker_to_spi_by_oid(Some(pg_sys::Oid::from(argument.value() as u32)), None);
-    if !settings::WORKER.get() || !extension_exists() || !liveness::claim() {
+    if !settings::WORKER.get() || !wanted_here() || !liveness::claim() {
         liveness::end_for_good();
     }
     liveness::report_idle();
@@ -116,7 +119,7 @@ pub extern "C-unwind" fn pg_billing_worker_main(argument: pg_sys::Datum) {
     loop {
         for (job, at) in &mut due {
             if Instant::now() >= *at {
-                if !extension_exists() {
+                if !wanted_here() {
                     liveness::end_for_good();
                 }
                 run(job.name);
@@ -141,9 +144,12 @@ pub extern "C-unwind" fn pg_billing_worker_main(argument: pg_sys::Datum) {
     }
 }
 
-fn extension_exists() -> bool {
+fn wanted_here() -> bool {
     const EXISTS: Statement = Statement {
-        sql: "SELECT true FROM pg_catalog.pg_extension WHERE extname OPERATOR(pg_catalog.=) 'pg_billing'",
+        // A connection to a template would keep CREATE DATABASE from copying it.
+        sql: "SELECT true FROM pg_catalog.pg_extension e, pg_catalog.pg_database d
+              WHERE e.extname OPERATOR(pg_catalog.=) 'pg_billing'
+                AND d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database() AND NOT d.datistemplate",
         types: &[],
     };
     BackgroundWorker::transaction(|| spi::fetch(&EXISTS, &[], Sees::Latest, |_| Ok(())))

@@ -2,8 +2,6 @@
 
 use std::collections::{HashMap, HashSet};
 
-use serde_json::Value;
-
 use super::check::{Clock, Event, check};
 use super::identity::Identity;
 use super::meters::{Meter, known_customers};
@@ -40,11 +38,11 @@ pub fn no_meter(event_name: &str) -> Rejection {
     }
 }
 
-/// Records the good ones of a batch, and keeps the refused ones: `source` gives entry `i` as the client sent it.
+/// Records the good ones of a batch, and keeps the refused ones: `source` gives entry `i` as the client sent it, as JSON text.
 pub fn record_all(
     entries: Vec<Entry>,
     meters: &HashMap<String, Meter>,
-    source: impl Fn(usize) -> Value,
+    source: impl Fn(usize) -> String,
 ) -> Result<Counts> {
     let clock = Clock::read();
     let customers = known_customers(
@@ -60,7 +58,7 @@ pub fn record_all(
         match entry.and_then(|submitted| check_one(submitted, meters, &customers, &clock)) {
             Ok(event) => events.push((i, event)),
             Err(refused) => {
-                rejection::keep(source(i), &refused)?;
+                rejection::keep(&source(i), &refused)?;
                 counts.rejected += 1;
             }
         }

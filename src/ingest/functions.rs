@@ -2,9 +2,10 @@
 
 use std::collections::{HashMap, HashSet};
 
+use pgrx::AnyNumeric;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::prelude::*;
-use pgrx::{AnyNumeric, JsonB};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::batch::{Entry, no_meter, record_all, record_one};
@@ -13,6 +14,7 @@ use super::rejection::{Code, Rejection};
 use super::stripe_event;
 use super::submitted::{Dimensions, Submitted, SubmittedValue, dimensions};
 use crate::pg::error::{Result, error, null_argument, required};
+use crate::pg::json::JsonText;
 use crate::pg::numeric::to_decimal;
 use crate::pg::time::Micros;
 
@@ -23,48 +25,57 @@ fn record_meter_event(
     value: Option<AnyNumeric>,
     identifier: Option<&str>,
     timestamp: Option<TimestampWithTimeZone>,
-    dimensions: Option<JsonB>,
+    dimensions: Option<JsonText>,
 ) -> Result<bool> {
     let event_name = required("event_name", event_name)?;
     let meters = meters::load(HashSet::from([event_name]))?;
     if !meters.contains_key(event_name) {
         return Err(no_meter(event_name).into());
     }
-    let submitted = typed(
-        event_name,
-        customer,
-        value,
-        identifier,
-        timestamp,
-        dimensions.map(|json| json.0),
-    )?;
+    let submitted = typed(event_name, customer, value, identifier, timestamp, dimensions)?;
     record_one(submitted, &meters)
 }
 
 #[pg_extern(sql = false)]
 fn record_meter_events_json(
-    events: Option<JsonB>,
+    events: Option<JsonText>,
 ) -> Result<TableIterator<'static, (name!(recorded, i64), name!(duplicate, i64), name!(rejected, i64))>> {
-    let events = match required("events", events)?.0 {
-        Value::Array(events) => events,
-        event @ Value::Object(_) => vec![event],
-        other => {
-            return Err(error(
-                PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-                format!("events must be a meter event object or an array of them, not {other:.100}"),
-            )
-            .set_hint("An event is {\"event_name\": …, \"payload\": {…}, \"identifier\": …, \"timestamp\": …}."));
-        }
-    };
-    let meters = meters::load(events.iter().filter_map(stripe_event::event_name).collect())?;
-    let entries = events.iter().map(|event| read(event, &meters)).collect();
+    let sent = required("events", events)?.0;
+    let sources = split(&sent)?;
+    // Each event is parsed on its own, so that one that cannot be parsed is refused alone.
+    let events: Vec<Option<Value>> = sources.iter().map(|source| serde_json::from_str(source).ok()).collect();
+    let meters = meters::load(events.iter().flatten().filter_map(stripe_event::event_name).collect())?;
+    let entries = events.iter().map(|event| read(event.as_ref(), &meters)).collect();
     Ok(TableIterator::once(
-        record_all(entries, &meters, |i| events[i].clone())?.row(),
+        record_all(entries, &meters, |i| sources[i].to_owned())?.row(),
     ))
 }
 
-fn read(event: &Value, meters: &HashMap<String, Meter>) -> Entry {
+/// The text of each event of an array, or of the one event.
+fn split(sent: &str) -> Result<Vec<&str>> {
+    match sent.as_bytes().first() {
+        Some(b'{') => Ok(vec![sent]),
+        Some(b'[') => serde_json::from_str::<Vec<&RawValue>>(sent)
+            .map(|events| events.into_iter().map(RawValue::get).collect())
+            .map_err(|problem| {
+                error(
+                    PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+                    format!("events cannot be read: {problem}"),
+                )
+            }),
+        _ => Err(error(
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            format!("events must be a meter event object or an array of them, not {sent:.100}"),
+        )
+        .set_hint("An event is {\"event_name\": …, \"payload\": {…}, \"identifier\": …, \"timestamp\": …}.")),
+    }
+}
+
+fn read(event: Option<&Value>, meters: &HashMap<String, Meter>) -> Entry {
     let refused = |code, message: String| Err(Rejection { code, message });
+    let Some(event) = event else {
+        return refused(Code::InvalidEvent, "the event is nested too deeply".into());
+    };
     match stripe_event::event_name(event) {
         Some(event_name) => match meters.get(event_name) {
             Some(meter) => stripe_event::read(event, meter),
@@ -82,7 +93,7 @@ fn record_meter_events_arrays(
     values: Option<Vec<Option<AnyNumeric>>>,
     identifiers: Option<Vec<Option<String>>>,
     timestamps: Option<Vec<Option<TimestampWithTimeZone>>>,
-    dimensions: Option<Vec<Option<JsonB>>>,
+    dimensions: Option<Vec<Option<JsonText>>>,
 ) -> Result<TableIterator<'static, (name!(recorded, i64), name!(duplicate, i64), name!(rejected, i64))>> {
     let event_names = required("event_names", event_names)?;
     let count = event_names.len();
@@ -91,11 +102,7 @@ fn record_meter_events_arrays(
         values: column("values", values.ok_or_else(|| null_argument("values"))?, count)?,
         identifiers: optional_column("identifiers", identifiers, count)?,
         timestamps: optional_column("timestamps", timestamps, count)?,
-        dimensions: optional_column(
-            "dimensions",
-            dimensions.map(|all| all.into_iter().map(|d| d.map(|j| j.0)).collect()),
-            count,
-        )?,
+        dimensions: optional_column("dimensions", dimensions, count)?,
         event_names,
     };
     let meters = meters::load(columns.event_names.iter().flatten().map(String::as_str).collect())?;
@@ -112,7 +119,7 @@ struct Columns {
     values: Vec<Option<AnyNumeric>>,
     identifiers: Vec<Option<String>>,
     timestamps: Vec<Option<TimestampWithTimeZone>>,
-    dimensions: Vec<Option<Value>>,
+    dimensions: Vec<Option<JsonText>>,
 }
 
 impl Columns {
@@ -134,15 +141,16 @@ impl Columns {
     }
 
     /// The event as a rejection keeps it.
-    fn source(&self, i: usize) -> Value {
+    fn source(&self, i: usize) -> String {
         json!({
             "event_name": self.event_names[i],
             "customer": self.customers[i],
             "value": self.values[i].as_ref().map(AnyNumeric::to_string),
             "identifier": self.identifiers[i],
             "timestamp": self.timestamps[i].map(|at| at.to_string()),
-            "dimensions": self.dimensions[i],
+            "dimensions": self.dimensions[i].as_ref().map(|given| parsed(given).unwrap_or_else(|| json!(given.0))),
         })
+        .to_string()
     }
 }
 
@@ -170,7 +178,7 @@ fn typed(
     value: Option<AnyNumeric>,
     identifier: Option<&str>,
     timestamp: Option<TimestampWithTimeZone>,
-    given: Option<Value>,
+    given: Option<JsonText>,
 ) -> Entry {
     let value = match value {
         None => SubmittedValue::Missing,
@@ -179,11 +187,14 @@ fn typed(
             None => SubmittedValue::NotANumber(value.to_string()),
         },
     };
-    let dimensions = match given {
-        None | Some(Value::Null) => Dimensions::new(),
-        Some(Value::Object(object)) => dimensions(object)?,
-        Some(other) => {
-            let message = format!("dimensions are not an object: {other:.100}");
+    let dimensions = match given.as_ref().map(|given| parsed(given).ok_or(given)) {
+        None | Some(Ok(Value::Null)) => Dimensions::new(),
+        Some(Ok(Value::Object(object))) => dimensions(object)?,
+        Some(Ok(_)) | Some(Err(_)) => {
+            let text: String = given
+                .map(|given| given.0.chars().take(100).collect())
+                .unwrap_or_default();
+            let message = format!("dimensions are not an object of scalars: {text}");
             return Err(Rejection {
                 code: Code::InvalidDimensions,
                 message,
@@ -198,4 +209,9 @@ fn typed(
         timestamp: timestamp.map(Micros::from_pg),
         dimensions,
     })
+}
+
+/// `None`: nested more deeply than any event needs.
+fn parsed(json: &JsonText) -> Option<Value> {
+    serde_json::from_str(&json.0).ok()
 }

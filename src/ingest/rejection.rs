@@ -104,16 +104,16 @@ impl From<Rejection> for ErrorReport {
     }
 }
 
-/// Keeps a refused event whole, beside the good ones of its batch.
-pub fn keep(event: serde_json::Value, rejection: &Rejection) -> Result<()> {
+/// Keeps a refused event whole, as JSON text, beside the good ones of its batch.
+pub fn keep(event: &str, rejection: &Rejection) -> Result<()> {
     const KEEP: Statement = Statement {
-        sql: "INSERT INTO billing.meter_event_rejections (event, error_code, error_message) VALUES ($1, $2, $3)",
-        types: &[PgBuiltInOids::JSONBOID, PgBuiltInOids::TEXTOID, PgBuiltInOids::TEXTOID],
+        sql: "INSERT INTO billing.meter_event_rejections (event, error_code, error_message) VALUES ($1::jsonb, $2, $3)",
+        types: &[PgBuiltInOids::TEXTOID, PgBuiltInOids::TEXTOID, PgBuiltInOids::TEXTOID],
     };
     spi::execute(
         &KEEP,
         &[
-            arg(pgrx::JsonB(event)),
+            arg(event),
             arg(rejection.code.as_str()),
             arg(rejection.message.as_str()),
         ],

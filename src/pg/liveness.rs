@@ -51,6 +51,12 @@ pub fn is_preloading() -> bool {
     unsafe { pg_sys::process_shared_preload_libraries_in_progress }
 }
 
+/// Whether pg_upgrade is running this server: nothing may connect then but itself.
+pub fn is_binary_upgrade() -> bool {
+    // SAFETY: a flag set at the postmaster's start.
+    unsafe { pg_sys::IsBinaryUpgrade }
+}
+
 pub fn this_database() -> pg_sys::Oid {
     // SAFETY: set before any extension code runs in a backend.
     unsafe { pg_sys::MyDatabaseId }

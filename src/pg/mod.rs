@@ -1,6 +1,7 @@
 //! The only room with `unsafe`: everything that touches PostgreSQL below its SQL surface.
 
 pub mod error;
+pub mod json;
 pub mod leaf;
 pub mod liveness;
 pub mod numeric;
