@@ -11,7 +11,7 @@ CREATE FUNCTION billing.record_meter_event(
     SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION billing.record_meter_event(text, text, numeric, text, timestamptz, jsonb) IS
     'Records one event, if and only if the transaction commits. true: recorded; false: this identifier was recorded before for '
-    'this meter and customer (or is one of two recorded at once). NULL identifier: one is made; NULL timestamp: now. A refused '
+    'this meter and customer (or is one of two recorded at once). NULL identifier: one is made; NULL timestamp: now(), the transaction''s start. A refused '
     'event raises: no_meter 42704, archived_meter 55000, meter_event_customer_not_found 23503, a NULL customer or value 22004, '
     'a value of more than 28 digits 22003, everything else 22023.';
 

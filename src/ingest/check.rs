@@ -94,7 +94,11 @@ pub fn check(
     };
     check_dimensions(&dimensions, meter)?;
     let timestamp_given = timestamp.is_some();
-    let timestamp = check_timestamp(timestamp.unwrap_or(clock.now), clock)?;
+    let timestamp = match timestamp {
+        Some(given) => check_timestamp(given, clock)?,
+        // As for any SQL default, so that a preview in the same transaction, whose as_of is now(), has it.
+        None => Micros::transaction_start(),
+    };
     Ok(Event {
         customer,
         event_name,

@@ -21,6 +21,12 @@ impl Micros {
         Micros(unsafe { pg_sys::GetCurrentTimestamp() })
     }
 
+    /// SQL's now(): the start of the transaction.
+    pub fn transaction_start() -> Micros {
+        // SAFETY: reads a variable that is set in every transaction.
+        Micros(unsafe { pg_sys::GetCurrentTransactionStartTimestamp() })
+    }
+
     pub fn from_pg(value: TimestampWithTimeZone) -> Micros {
         Micros(value.into())
     }
