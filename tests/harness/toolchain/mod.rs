@@ -24,6 +24,7 @@ use crate::place;
 use crate::progress;
 
 pub use extension::{Extension, undisturbed};
+pub use wheels::pip;
 
 /// What the commands can go on without, and why it is not there.
 pub struct LeftOut(pub String);

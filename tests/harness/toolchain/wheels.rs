@@ -82,7 +82,7 @@ fn unpack(toolchain: &Path, package: &str, version: &str, into: &Path) -> Result
 }
 
 /// pip as this machine has it, or that of a virtual environment of the project's own where Python brings one.
-fn pip(toolchain: &Path) -> Result<Command> {
+pub fn pip(toolchain: &Path) -> Result<Command> {
     let works = |program: &Path, arguments: &[&str]| {
         let mut pip = Command::new(program);
         pip.args(arguments)
