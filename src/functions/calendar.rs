@@ -4,7 +4,7 @@ use pgrx::datum::{Range, RangeBound, TimestampWithTimeZone};
 use pgrx::prelude::*;
 
 use crate::calendar::{self, CalendarError, Interval};
-use crate::pg::error::Result;
+use crate::pg::error::{Result, error};
 use crate::pg::time::{Micros, finite};
 
 #[pg_extern(sql = false)]
@@ -15,7 +15,12 @@ fn period_containing(
     at: TimestampWithTimeZone,
 ) -> Result<Range<TimestampWithTimeZone>> {
     let interval: Interval = interval.parse()?;
-    let count = u32::try_from(interval_count).map_err(|_| CalendarError::ZeroCount)?;
+    let count = u32::try_from(interval_count).map_err(|_| {
+        error(
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            format!("interval_count must be at least 1, not {interval_count}"),
+        )
+    })?;
     let period = calendar::period_containing(finite("anchor", anchor)?, interval, count, finite("at", at)?)?;
     let bound = |at| {
         Micros::from_chrono(at)

@@ -305,7 +305,10 @@ unsafe fn identity_index(relation: pg_sys::Relation) -> Option<pg_sys::Oid> {
 unsafe fn column_name<'a>(relation: pg_sys::Relation, position: usize) -> &'a CStr {
     // SAFETY: by the caller; a column's name ends with a zero byte.
     unsafe {
+        #[cfg(feature = "pg18")]
         let attribute = pg_sys::TupleDescAttr((*relation).rd_att, position as i32);
+        #[cfg(not(feature = "pg18"))]
+        let attribute = (*(*relation).rd_att).attrs.as_ptr().add(position);
         if (*attribute).attisdropped {
             c""
         } else {

@@ -6,6 +6,7 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
+use super::object::shortened;
 use super::{Invalid, Kind};
 
 /// Parses a text, refusing what serde_json would let pass: a field given twice (it keeps the last), and NUL characters
@@ -81,7 +82,10 @@ impl<'de> Visitor<'de> for Unambiguous {
             self.visit_str(&field)?;
             fields.next_value::<Unambiguous>()?;
             if let Some(twice) = seen.replace(field) {
-                return Err(A::Error::custom(format!("field {twice:?} is given twice")));
+                return Err(A::Error::custom(format!(
+                    "field {:?} is given twice",
+                    shortened(&twice)
+                )));
             }
         }
         Ok(self)

@@ -68,8 +68,9 @@ impl Object {
                 } else {
                     format!("\"{path}\"")
                 };
+                // The name is the caller's own and may be of any length.
                 return Err(opened
-                    .error(field, Some(value), format!("is not a field of {what}"))
+                    .error(&shortened(field), Some(value), format!("is not a field of {what}"))
                     .with_hint(format!("Fields that have a meaning here: {}.", shape.fields.join(", "))));
             }
         }
@@ -313,9 +314,13 @@ fn decimal(text: &str) -> Result<Dec, String> {
 }
 
 fn shown(value: &Value) -> String {
-    let text = value.to_string();
+    shortened(&value.to_string())
+}
+
+/// A text as a message repeats it.
+pub(super) fn shortened(text: &str) -> String {
     match text.char_indices().nth(SHOWN) {
         Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
+        None => text.to_owned(),
     }
 }
