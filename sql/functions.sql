@@ -49,3 +49,9 @@ CREATE FUNCTION billing.setting_text(name text) RETURNS text
     LANGUAGE sql STABLE STRICT PARALLEL SAFE
     RETURN CASE name WHEN 'late_usage' THEN billing.late_usage() END;
 COMMENT ON FUNCTION billing.setting_text(text) IS 'A setting that is a word, by its name without "billing."; NULL: no such setting.';
+
+CREATE FUNCTION billing.require_supported(subscription billing.subscription) RETURNS void
+    AS 'MODULE_PATHNAME', 'require_supported_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION billing.require_supported(billing.subscription) IS
+    'An object that Stripe returned can be cast whatever it holds; this raises 0A000, naming the field, for one that means money and '
+    'is not built yet, so that nothing is billed as if it were not there. Internal.';

@@ -15,6 +15,7 @@ DECLARE
 BEGIN
     PERFORM billing.require_argument('subscription', definition);
     PERFORM billing.require_time('as_of', as_of);
+    PERFORM billing.require_supported(create_subscription.subscription);
     made.id := coalesce(create_subscription.id, billing.generate_id('sub'));
     made.definition := create_subscription.subscription;
     made.customer := definition ->> 'customer';
@@ -134,7 +135,7 @@ start) and is prorated by the second when it is shorter than a whole one; usage 
 ("Free trial" lines of 0) and usage is not billed. A start in the past is caught up by generate_invoices, period by period.
 Errors: 23503 unknown customer or price; 23505 the id exists; 55000 archived price; 22023 one-time price, a price twice, a metered price
 with a quantity, several currencies, start_date after as_of, trial_end or cancel_at not after the start; 0A000 prices with different
-intervals; 22004 NULL.';
+intervals, a field that is not built yet; 22004 NULL.';
 
 CREATE FUNCTION billing.current_subscription(subscription text, as_of timestamptz) RETURNS billing.subscriptions
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$

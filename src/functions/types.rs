@@ -91,3 +91,9 @@ fn value_hash(value: &[u8]) -> i32 {
 fn value_hash_extended(value: &[u8], seed: i64) -> i64 {
     wire::hash_extended(value, seed)
 }
+
+/// Raises 0A000 for a field of a returned subscription that means money and is not built yet.
+#[pg_extern(sql = false)]
+fn require_supported(subscription: &[u8]) -> Result<()> {
+    Ok(Subscription::from_bytes(subscription)?.refuse_unsupported()?)
+}
