@@ -89,7 +89,6 @@ CREATE FUNCTION billing.drop_old_partitions() RETURNS integer
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '200ms'
 AS $$
 DECLARE
-    -- NULL, no limit, drops nothing.
     oldest timestamptz := clock_timestamp() - billing.setting_interval('retention');
     window_start timestamptz := clock_timestamp() - billing.setting_interval('identifier_window');
     partition text;
@@ -97,7 +96,8 @@ DECLARE
 BEGIN
     FOR partition IN
         SELECT p.name FROM billing.meter_event_partitions p
-        WHERE p.sealed_at IS NOT NULL AND p.upper_bound <= least(oldest, window_start)
+        -- No limit is NULL, which drops nothing; least() would pass over it.
+        WHERE p.sealed_at IS NOT NULL AND p.upper_bound <= oldest AND p.upper_bound <= window_start
           AND NOT EXISTS (SELECT FROM billing.subscriptions s
                           WHERE s.status <> 'canceled' AND s.current_period_start <= p.max_timestamp)
           AND NOT EXISTS (SELECT FROM billing.invoices i
