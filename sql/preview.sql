@@ -27,9 +27,13 @@ BEGIN
            l.period_start, l.period_end, l.proration, l.kind, r.usage_state
     FROM billing.cycle_lines(found) WITH ORDINALITY
         AS l (subscription_item, price, description, quantity, amount, period_start, period_end, proration, kind, place)
-    -- Up to and with as_of, so that what the caller has just recorded, in the same transaction too, is in it.
-    LEFT JOIN LATERAL billing.rated_usage(l.price, found.customer, l.period_start,
-                                          least(l.period_end, as_of + interval '1 microsecond')) r ON l.kind = 'usage'
+    -- Only usage is rated, up to and with as_of, so that what the caller has just recorded, in the same transaction too, is in it.
+    -- A licensed line's period may not have begun: OFFSET keeps the planner from rating first.
+    LEFT JOIN LATERAL (
+        SELECT q.* FROM (SELECT l.price AS of_price WHERE l.kind = 'usage' OFFSET 0) u
+        CROSS JOIN LATERAL billing.rated_usage(
+            u.of_price, found.customer, l.period_start, least(l.period_end, as_of + interval '1 microsecond')) q
+    ) r ON true
     ORDER BY l.place;
     RETURN QUERY
     SELECT NULL::text, NULL::text, l.subscription_item, l.price, l.description, l.quantity, l.amount,
