@@ -1,3 +1,7 @@
 //! Tests on a live server: the PostgreSQL named by PG_BILLING_TEST_PG (18 or 15).
 
 mod cluster;
+mod concurrency;
+mod identity;
+mod ingest;
+mod recording;
