@@ -17,6 +17,19 @@ COMMENT ON COLUMN billing.customers.metadata IS 'A JSON object that the applicat
 COMMENT ON COLUMN billing.customers.created IS 'When the row was made.';
 SELECT pg_catalog.pg_extension_config_dump('billing.customers', '');
 
+CREATE FUNCTION billing.customers_check() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RAISE EXCEPTION 'the id of customer "%" cannot change', OLD.id
+        USING ERRCODE = 'restrict_violation', SCHEMA = 'billing', TABLE = 'customers', COLUMN = 'id',
+              HINT = 'Recorded usage names the customer by it. Create a customer with another id.';
+END $$;
+COMMENT ON FUNCTION billing.customers_check() IS
+'Trigger: keeps a customer''s id (23001), which events carry without a foreign key.';
+CREATE TRIGGER customers_check BEFORE UPDATE ON billing.customers
+    FOR EACH ROW WHEN (OLD.id <> NEW.id) EXECUTE FUNCTION billing.customers_check();
+COMMENT ON TRIGGER customers_check ON billing.customers IS 'The id stays.';
+
 CREATE FUNCTION billing.create_customer(
     id text, name text DEFAULT NULL, email text DEFAULT NULL, metadata jsonb DEFAULT '{}'
 ) RETURNS text

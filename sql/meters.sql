@@ -40,7 +40,10 @@ DECLARE
     given_name text := NEW.event_name;
 BEGIN
     IF definition IS NULL THEN
-        RETURN NEW;  -- the column's own NOT NULL names the error
+        -- The column's own NOT NULL would come too late: it would name event_name, which stands before it.
+        RAISE EXCEPTION 'null value in column "meter" of relation "meters"'
+            USING ERRCODE = 'not_null_violation', SCHEMA = 'billing', TABLE = 'meters', COLUMN = 'meter',
+                  HINT = 'Give the definition: the other columns are taken from it.';
     END IF;
     IF TG_OP = 'UPDATE' AND (OLD.meter::jsonb - 'display_name') IS DISTINCT FROM (definition - 'display_name') THEN
         RAISE EXCEPTION 'the definition of meter "%" cannot change', OLD.event_name
@@ -83,7 +86,7 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION billing.meters_check() IS
 'Trigger: fills the columns that a meter''s definition decides, and keeps the definition from changing (23001).
-Errors: 0A000 event_time_window; 23514 an event_name that contradicts the definition.';
+Errors: 0A000 event_time_window; 23514 an event_name that contradicts the definition; 23502 no definition.';
 CREATE TRIGGER meters_check BEFORE INSERT OR UPDATE ON billing.meters
     FOR EACH ROW EXECUTE FUNCTION billing.meters_check();
 COMMENT ON TRIGGER meters_check ON billing.meters IS 'The columns follow the definition; the definition stays.';

@@ -66,6 +66,13 @@ BEGIN
                 USING ERRCODE = 'restrict_violation', SCHEMA = 'billing', TABLE = 'prices',
                       HINT = 'Only active and lookup_key may. Create another price and archive this one.';
         END IF;
+        -- They stand in the definition and in columns; whichever was left alone follows the other.
+        IF NEW.active = OLD.active THEN
+            NEW.active := (definition ->> 'active')::boolean;
+        END IF;
+        IF NEW.lookup_key IS NOT DISTINCT FROM OLD.lookup_key THEN
+            NEW.lookup_key := definition ->> 'lookup_key';
+        END IF;
     ELSE
         IF named_product <> NEW.product THEN
             RAISE EXCEPTION 'product "%" contradicts the price''s own "%"', NEW.product, named_product
@@ -105,8 +112,8 @@ BEGIN
     ELSIF NEW.archived_at IS NULL THEN
         NEW.archived_at := now();
     END IF;
-    -- The definition follows the columns, so that neither a reader nor a restore meets two answers.
-    IF TG_OP = 'UPDATE' AND (NEW.active, NEW.lookup_key) IS DISTINCT FROM (OLD.active, OLD.lookup_key) THEN
+    -- Neither a reader nor a restore may meet two answers.
+    IF (NEW.active, NEW.lookup_key) IS DISTINCT FROM ((definition ->> 'active')::boolean, definition ->> 'lookup_key') THEN
         NEW.price := (definition - 'lookup_key' || jsonb_strip_nulls(
             jsonb_build_object('active', NEW.active, 'lookup_key', NEW.lookup_key)))::billing.price;
     END IF;
@@ -124,9 +131,16 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     definition jsonb := create_price.price::jsonb;
+    product_id text := coalesce(create_price.product, create_price.price::jsonb ->> 'product');
     price_id text;
 BEGIN
     PERFORM billing.require_argument('price', definition);
+    -- The foreign key would refuse it too, but not say what to do.
+    IF product_id IS NOT NULL AND NOT EXISTS (SELECT FROM billing.products p WHERE p.id = product_id) THEN
+        RAISE EXCEPTION 'product "%" of the price does not exist', product_id
+            USING ERRCODE = 'foreign_key_violation', SCHEMA = 'billing', TABLE = 'prices', COLUMN = 'product',
+                  HINT = 'Create it first with billing.create_product.';
+    END IF;
     INSERT INTO billing.prices (id, price, product)
     VALUES (coalesce(create_price.id, billing.generate_id('price')), create_price.price, create_price.product)
     ON CONFLICT (id) DO NOTHING
@@ -134,7 +148,7 @@ BEGIN
     IF price_id IS NULL AND NOT EXISTS (
         SELECT FROM billing.prices p
         WHERE p.id = create_price.id
-          AND p.product IS NOT DISTINCT FROM coalesce(create_price.product, definition ->> 'product')
+          AND p.product IS NOT DISTINCT FROM product_id
           AND (p.price::jsonb - ARRAY['active', 'lookup_key']) = (definition - ARRAY['active', 'lookup_key'])
     ) THEN
         RAISE EXCEPTION 'price "%" exists already with other data', create_price.id
