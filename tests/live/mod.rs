@@ -1,7 +1,11 @@
 //! Tests on a live server: the PostgreSQL named by PG_BILLING_TEST_PG (18 or 15).
 
+mod catalog;
 mod cluster;
 mod concurrency;
 mod identity;
 mod ingest;
+mod price_amount;
 mod recording;
+mod refusal;
+mod types;
