@@ -1,8 +1,17 @@
--- The schema and the three roles. Roles belong to the whole cluster, so another database may have made them already, and
--- DROP EXTENSION leaves them.
+-- The schema and the three roles.
+
+-- Texts are handed to Rust as they are, and Rust's texts are UTF-8.
+DO $$ BEGIN
+    IF pg_catalog.getdatabaseencoding() <> 'UTF8' THEN
+        RAISE EXCEPTION 'pg_billing needs a database with the encoding UTF8, and this one has %', pg_catalog.getdatabaseencoding()
+            USING ERRCODE = 'feature_not_supported', HINT = 'CREATE DATABASE ... TEMPLATE template0 ENCODING ''UTF8''.';
+    END IF;
+END $$;
+
 COMMENT ON SCHEMA billing IS
     'pg_billing: usage-based billing. ingest -> meter_events + usage_pending -> usage_buckets -> summaries, rating -> invoices.';
 
+-- Roles belong to the whole cluster, so another database may have made them already, and DROP EXTENSION leaves them.
 DO $$
 DECLARE
     role_name text;
