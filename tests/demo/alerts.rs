@@ -13,9 +13,14 @@ use crate::screen::{Screen, grouped};
 const GLANCE: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Prints alerts as they come, until `stop` is set and `expected` returns no more than have come.
-pub fn listen(mut client: Client, stop: &AtomicBool, screen: &Screen) -> Result<Vec<Value>> {
+/// From its return on no alert is missed.
+pub fn subscribe(mut client: Client) -> Result<Client> {
     client.batch_execute("LISTEN billing_alert")?;
+    Ok(client)
+}
+
+/// Prints alerts as they come, until `stop` is set and all that were written have come.
+pub fn listen(mut client: Client, stop: &AtomicBool, screen: &Screen) -> Result<Vec<Value>> {
     let mut heard = Vec::new();
     let mut deadline = None;
     loop {
@@ -47,10 +52,10 @@ fn arrived(client: &mut Client) -> Result<Vec<String>> {
 
 fn described(alert: &Value) -> String {
     let text = |field: &str| alert[field].as_str().unwrap_or_default();
-    let when = match alert["period_start"].as_str() {
-        Some(start) => format!("in the period from {}", start.get(..10).unwrap_or(start)),
+    let since = match alert["period_start"].as_str() {
+        Some(start) => format!("since {}", start.get(..10).unwrap_or(start)),
         None => "in all".to_owned(),
     };
     let value = text("value").parse().map_or_else(|_| text("value").to_owned(), grouped);
-    format!("  alert  {}  {:<32} {value} {when}", text("customer"), text("title"))
+    format!("  alert  {}  {}: {value} {since}", text("customer"), text("title"))
 }

@@ -109,7 +109,7 @@ pub const ALERTS: [Alert; 4] = [
         recurrence: "per_period",
     },
     Alert {
-        title: "Delta: 480 aircraft in a month",
+        title: "480 aircraft in a month",
         event_name: "aircraft",
         gte: 480,
         customer: Some("DL"),
@@ -123,7 +123,7 @@ pub const ALERTS: [Alert; 4] = [
         recurrence: "one_time",
     },
     Alert {
-        title: "United: 50,000 slots",
+        title: "50,000 slots",
         event_name: "slots",
         gte: 50_000,
         customer: Some("UA"),

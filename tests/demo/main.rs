@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use harness::{Cluster, Error, Options, Result, progress, toolchain};
+use harness::{Cluster, Error, Options, Result, place, progress, toolchain};
 use postgres::Client;
 use serde_json::Value;
 
@@ -84,16 +84,10 @@ fn run() -> Result<()> {
     let invoicing_started = Instant::now();
     let made = invoicing::run(&mut client, &screen)?;
     let invoicing_took = progress::seconds(invoicing_started.elapsed());
-    screen.line(&format!("  {made} monthly invoices in {invoicing_took}"));
+    screen.line(&format!("  {made} monthly invoices in {invoicing_took}."));
     let made_again = invoicing::run_again(&mut client)?;
 
-    let shown = airline(&airlines, "VX")?;
-    screen.title(&format!("One invoice: {}, July", shown.name));
-    report::invoice(&mut client, shown, 6, &screen)?;
-    screen.title(&format!("One chart: {}, departures by month", shown.name));
-    report::chart(&mut client, shown, "departures", &screen)?;
-    screen.title("The year by airline (and the number of airports it left from)");
-    report::totals(&mut client, &airlines, &count, &screen)?;
+    show(&mut client, &airlines, &count, &screen)?;
 
     screen.title("The check");
     let mut check = Check::default();
@@ -111,11 +105,29 @@ fn run() -> Result<()> {
 
     drop(client);
     cluster.stop(harness::Stop::Fast)?;
+    drop(cluster);
     screen.title(&format!(
-        "Done in {} after the build. The server and its data are gone; downloads stay in target/.",
+        "Done, {} after the build. The server and its data are gone.",
         progress::seconds(started.elapsed())
     ));
+    screen.line(&format!(
+        "What was built and fetched stays in {}.",
+        place::target().display()
+    ));
     Ok(())
+}
+
+fn show(client: &mut Client, airlines: &[Airline], count: &Count, screen: &Screen) -> Result<()> {
+    let shown = airline(airlines, "VX")?;
+    screen.title(&format!("One invoice: {}, July", shown.name));
+    report::invoice(client, shown, 6, screen)?;
+    screen.title(&format!("One chart: {}, departures by month", shown.name));
+    report::chart(client, shown, "departures", screen)?;
+    let shown = airline(airlines, "B6")?;
+    screen.title(&format!("A meter split by airport: slots of {}", shown.name));
+    report::slots_by_airport(client, shown, count, screen)?;
+    screen.title("The year by airline");
+    report::totals(client, airlines, count, screen)
 }
 
 fn airline<'a>(airlines: &'a [Airline], carrier: &str) -> Result<&'a Airline> {
@@ -150,25 +162,28 @@ fn import(
     flights: &[Flight],
     screen: &Screen,
 ) -> Result<(Outcome, Vec<Value>)> {
-    let listener = cluster.connect("demo")?;
+    let listener = alerts::subscribe(cluster.connect("demo")?)?;
     let stop = AtomicBool::new(false);
-    let started = Instant::now();
     std::thread::scope(|scope| {
         let listening = scope.spawn(|| alerts::listen(listener, &stop, screen));
-        let imported = import::import(client, flights, screen).and_then(|outcome| {
-            screen.line(&format!("  recorded in {}", progress::seconds(started.elapsed())));
-            import::await_worker(client).map(|()| outcome)
-        });
-        screen.line(&format!(
-            "  and folded by the background worker after {}",
-            progress::seconds(started.elapsed())
-        ));
+        let imported = record(client, flights, screen);
         stop.store(true, Ordering::Relaxed);
-        let heard = listening
-            .join()
-            .map_err(|_| Error::new("the listener for alerts ended early"))?;
+        let heard = listening.join();
+        let heard = heard.map_err(|_| Error::new("the listener for alerts ended early"))?;
         Ok((imported?, heard?))
     })
+}
+
+fn record(client: &mut Client, flights: &[Flight], screen: &Screen) -> Result<Outcome> {
+    let started = Instant::now();
+    let outcome = import::import(client, flights, screen)?;
+    let recorded = progress::seconds(started.elapsed());
+    import::await_worker(client)?;
+    let folded = progress::seconds(started.elapsed());
+    screen.line(&format!(
+        "  Recorded after {recorded}, folded into buckets by the background worker after {folded}."
+    ));
+    Ok(outcome)
 }
 
 fn refusals(client: &mut Client, outcome: Outcome, count: &Count, screen: &Screen) -> Result<()> {

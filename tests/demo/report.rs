@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use harness::{Error, Result};
 use postgres::Client;
+use serde_json::json;
 
 use crate::catalog::{MONTHS, month_start};
 use crate::count::Count;
@@ -25,9 +26,28 @@ pub fn rejections(client: &mut Client, screen: &Screen) -> Result<()> {
             "  {:>5} by meter \"{meter}\": {message} ({code})",
             grouped(row.get(2))
         ));
-        screen.line(&format!("        such as {event}"));
+        for line in wrapped(&format!("such as {event}")) {
+            screen.line(&format!("        {line}"));
+        }
     }
     Ok(())
+}
+
+/// `text` in lines of no more than WIDTH, as far as its spaces allow.
+fn wrapped(text: &str) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.is_empty() || line.len() + word.len() < WIDTH => {
+                if !line.is_empty() {
+                    line.push(' ');
+                }
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }
 
 /// The invoice of `airline` for the usage of month `index`.
@@ -88,45 +108,60 @@ pub fn chart(client: &mut Client, airline: &Airline, meter: &str, screen: &Scree
         "SELECT aggregated_value::int8 FROM billing.meter_event_summaries($1, $2, $3, $4, 'month', NULL, 'America/New_York')",
         &[&meter, &airline.carrier, &month_start(0)?, &month_start(12)?],
     )?;
-    let values: Vec<i64> = months
-        .iter()
-        .map(|row| row.get::<_, Option<i64>>(0).unwrap_or(0))
-        .collect();
-    let most = values.iter().copied().max().unwrap_or(0).max(1);
-    for (month, value) in MONTHS.iter().zip(values) {
-        let bar = "█".repeat(usize::try_from(value * BAR / most).unwrap_or(0));
-        screen.line(&format!("  {month:<10} {bar} {}", grouped(value)));
-    }
+    let values = months.iter().map(|row| row.get::<_, Option<i64>>(0).unwrap_or(0));
+    bars(MONTHS.into_iter().zip(values).collect(), screen);
     Ok(())
+}
+
+/// The year's slots by airport, which the meter keeps apart.
+pub fn slots_by_airport(client: &mut Client, airline: &Airline, count: &Count, screen: &Screen) -> Result<()> {
+    let mut slots = Vec::new();
+    for airport in count.airports(&airline.carrier) {
+        let year = client.query_one(
+            "SELECT aggregated_value::int8 FROM billing.meter_event_summaries('slots', $1, $2, $3, NULL, $4)",
+            &[
+                &airline.carrier,
+                &month_start(0)?,
+                &month_start(12)?,
+                &json!({ "airport": airport }),
+            ],
+        )?;
+        slots.push((airport, year.get(0)));
+    }
+    bars(slots, screen);
+    Ok(())
+}
+
+fn bars(values: Vec<(&str, i64)>, screen: &Screen) {
+    let most = values.iter().map(|(_, value)| *value).max().unwrap_or(0).max(1);
+    for (label, value) in values {
+        let bar = "█".repeat(usize::try_from(value * BAR / most).unwrap_or(0));
+        screen.line(&format!("  {label:<10} {bar} {}", grouped(value)));
+    }
 }
 
 /// The year of each airline, as the invoices have it.
 pub fn totals(client: &mut Client, airlines: &[Airline], count: &Count, screen: &Screen) -> Result<()> {
     screen.line(&format!(
-        "  {:<29}{:>9}{:>12}{:>9}{:>10}{:>18}",
-        "", "departed", "miles", "slots", "invoices", "billed, USD"
+        "  {:<31}{:>8}{:>12}{:>13}{:>10}{:>18}",
+        "", "airports", "departures", "miles", "invoices", "billed, USD"
     ));
     let rows = client.query(
         "SELECT i.customer, count(DISTINCT i.id), sum(l.amount)::int8,
                 coalesce(sum(l.quantity) FILTER (WHERE l.price = 'price_departures'), 0)::int8,
-                coalesce(sum(l.quantity) FILTER (WHERE l.price = 'price_miles'), 0)::int8,
-                coalesce(sum(l.quantity) FILTER (WHERE l.price = 'price_slots'), 0)::int8
+                coalesce(sum(l.quantity) FILTER (WHERE l.price = 'price_miles'), 0)::int8
          FROM billing.invoices i JOIN billing.invoice_lines l ON l.invoice = i.id GROUP BY i.customer ORDER BY 3 DESC",
         &[],
     )?;
     for row in &rows {
         let carrier: &str = row.get(0);
         let name = airlines.iter().find(|airline| airline.carrier == carrier);
-        let airports = count.airports(carrier).len();
         screen.line(&format!(
-            "  {carrier} {:<26}{:>9}{:>12}{:>9}{:>10}{:>18}",
-            format!(
-                "{} ({airports})",
-                name.map_or("", |airline| airline.name.as_str()).trim_end_matches('.')
-            ),
+            "  {carrier} {:<28}{:>8}{:>12}{:>13}{:>10}{:>18}",
+            name.map_or("", |airline| airline.name.as_str()),
+            count.airports(carrier).len(),
             grouped(row.get(3)),
             grouped(row.get(4)),
-            grouped(row.get(5)),
             grouped(row.get(1)),
             money(row.get(2))
         ));

@@ -32,11 +32,9 @@ impl Screen {
     pub fn line(&self, text: &str) {
         let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         match &shown.bar {
-            Some(bar) if self.terminal => print!("\r\x1b[K{text}\n{bar}"),
-            _ => println!("{text}"),
+            Some(bar) if self.terminal => put(&format!("\r\x1b[K{text}\n{bar}")),
+            _ => put(&format!("{text}\n")),
         }
-        // A terminal that is gone ends the demo at its next line; there is nobody to tell.
-        let _ = io::stdout().flush();
     }
 
     /// On a terminal the bar stays in its line; elsewhere each tenth is a line of its own.
@@ -50,20 +48,25 @@ impl Screen {
             "░".repeat(BAR - filled)
         );
         if self.terminal {
-            print!("\r\x1b[K{bar}");
-            let _ = io::stdout().flush();
+            put(&format!("\r\x1b[K{bar}"));
             shown.bar = Some(bar);
         } else if percent as u64 / 10 > shown.tenths {
             shown.tenths = percent as u64 / 10;
-            println!("{bar}");
+            put(&format!("{bar}\n"));
         }
         if done == all {
             if self.terminal {
-                println!();
+                put("\n");
             }
             *shown = Shown::default();
         }
     }
+}
+
+/// With nobody to read it any more (`cargo demo | head`) the demo goes on, and its exit code still tells.
+fn put(text: &str) {
+    let mut out = io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
 /// 1234567 as "1,234,567".
