@@ -1,8 +1,10 @@
 -- Invoicing of everything that is due: periods end, invoices are drafted and, when their grace is over, finalized.
+-- Custom plans, as one call handles one invoice and the next a hundred thousand.
 -- Locks are taken in one order everywhere: subscriptions by id, invoices by id, the row of invoice numbers.
 
 CREATE FUNCTION billing.make_drafts(as_of timestamptz, subscription text DEFAULT NULL) RETURNS text[]
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_custom_plan AS $$
 #variable_conflict use_column
 DECLARE
     due text[];
@@ -64,7 +66,8 @@ COMMENT ON FUNCTION billing.make_drafts(timestamptz, text) IS
 has any lines. Returns the drafts, whose usage is not rated yet. Internal.';
 
 CREATE FUNCTION billing.finalize_drafts(invoices text[], as_of timestamptz DEFAULT NULL) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_custom_plan AS $$
 #variable_conflict use_column
 DECLARE
     delay interval := billing.setting_interval('finalization_delay');
@@ -122,7 +125,8 @@ COMMENT ON FUNCTION billing.finalize_drafts(text[], timestamptz) IS
 as_of, or created + billing.finalization_delay when as_of is NULL. The caller holds their locks. Internal.';
 
 CREATE FUNCTION billing.generate_invoices(as_of timestamptz DEFAULT now()) RETURNS bigint
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_custom_plan AS $$
 DECLARE
     made text[];
     due text[];

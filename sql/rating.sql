@@ -1,7 +1,7 @@
 -- Rating: from a subscription's items and usage to the lines of an invoice. Previews, invoices and re-rating all come here.
 
 CREATE FUNCTION billing.usage_state(event_name text, customer text, period_start timestamptz, period_end timestamptz)
-RETURNS text LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+RETURNS text LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = auto AS $$
 #variable_conflict use_column
 DECLARE
     since timestamptz := date_trunc('day', usage_state.period_start, 'UTC');
@@ -25,7 +25,7 @@ usage itself, so it decides which invoiced periods are rated again. Internal.';
 CREATE FUNCTION billing.rated_usage(
     price text, customer text, period_start timestamptz, period_end timestamptz,
     OUT quantity numeric, OUT amount bigint, OUT usage_state text
-) LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+) LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = auto AS $$
 #variable_conflict use_column
 DECLARE
     priced billing.prices;
@@ -100,7 +100,7 @@ of a trial), prorations of changes during it, and the licensed items of the next
 CREATE FUNCTION billing.late_usage_of_item(item text)
 RETURNS TABLE (subscription_item text, price text, description text, quantity numeric, amount bigint,
                period_start timestamptz, period_end timestamptz, usage_state text)
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = auto AS $$
 #variable_conflict use_column
 DECLARE
     pending boolean;
@@ -140,7 +140,8 @@ whole period re-rated at its own price, less all that was billed for it. amount 
 billing.late_usage is ignore. Internal.';
 
 CREATE FUNCTION billing.rate_drafts(invoices text[]) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_custom_plan AS $$
 #variable_conflict use_column
 BEGIN
     UPDATE billing.invoice_lines l
