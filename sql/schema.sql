@@ -1,8 +1,9 @@
 -- The schema and the three roles.
 
--- Texts are handed to Rust as they are, and Rust's texts are UTF-8.
+-- Texts are handed to Rust as they are, and Rust's texts are UTF-8. SQL_ASCII, which initdb picks without a locale, takes any bytes:
+-- there each text is checked when it comes.
 DO $$ BEGIN
-    IF pg_catalog.getdatabaseencoding() <> 'UTF8' THEN
+    IF pg_catalog.getdatabaseencoding() NOT IN ('UTF8', 'SQL_ASCII') THEN
         RAISE EXCEPTION 'pg_billing needs a database with the encoding UTF8, and this one has %', pg_catalog.getdatabaseencoding()
             USING ERRCODE = 'feature_not_supported', HINT = 'CREATE DATABASE ... TEMPLATE template0 ENCODING ''UTF8''.';
     END IF;

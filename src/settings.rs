@@ -10,6 +10,7 @@ use pgrx::prelude::*;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
 
 use crate::pg::error::{Result, error};
+use crate::pg::text::Text;
 use crate::pg::time::MICROS_PER_SECOND;
 
 /// Setting -1: no limit.
@@ -139,15 +140,15 @@ pub fn micros(setting: &GucSetting<i32>) -> Option<i64> {
 
 /// A time setting for SQL functions, in seconds; NULL: no limit. Being here, it also loads the library that defines it.
 #[pg_extern(sql = false)]
-fn setting_seconds(name: &str) -> Result<Option<i64>> {
+fn setting_seconds(name: Text) -> Result<Option<i64>> {
     durations()
         .iter()
-        .find(|(full, ..)| full.to_bytes().strip_prefix(b"billing.") == Some(name.as_bytes()))
+        .find(|(full, ..)| full.to_bytes().strip_prefix(b"billing.") == Some(name.0.as_bytes()))
         .map(|(_, setting, ..)| micros(setting).map(|micros| micros / MICROS_PER_SECOND))
         .ok_or_else(|| {
             error(
                 PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
-                format!("no time setting \"billing.{name}\""),
+                format!("no time setting \"billing.{}\"", name.0),
             )
         })
 }

@@ -5,16 +5,17 @@ use pgrx::prelude::*;
 
 use crate::calendar::{self, CalendarError, Interval};
 use crate::pg::error::{Result, error};
+use crate::pg::text::Text;
 use crate::pg::time::{Micros, finite};
 
 #[pg_extern(sql = false)]
 fn period_containing(
     anchor: TimestampWithTimeZone,
-    interval: &str,
+    interval: Text,
     interval_count: i32,
     at: TimestampWithTimeZone,
 ) -> Result<Range<TimestampWithTimeZone>> {
-    let interval: Interval = interval.parse()?;
+    let interval: Interval = interval.0.parse()?;
     let count = u32::try_from(interval_count).map_err(|_| {
         error(
             PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,

@@ -6,6 +6,7 @@ use pgrx::datum::Internal;
 use pgrx::prelude::*;
 
 use crate::pg::error::{Result, error};
+use crate::pg::text::utf8;
 use crate::pg::wire;
 use crate::types::{Meter, Price, StripeObject, Subscription};
 
@@ -15,16 +16,6 @@ fn parse<T: StripeObject>(text: &str) -> Result<Vec<u8>> {
 
 fn print<T: StripeObject>(stored: &[u8]) -> Result<String> {
     Ok(T::from_bytes(stored)?.to_json())
-}
-
-fn utf8(input: &CStr) -> Result<&str> {
-    input.to_str().map_err(|_| {
-        error(
-            PgSqlErrorCode::ERRCODE_CHARACTER_NOT_IN_REPERTOIRE,
-            "the value is not valid UTF-8",
-        )
-        .set_hint("pg_billing needs a database with encoding UTF8.")
-    })
 }
 
 fn c_string(text: String) -> Result<CString> {
@@ -40,7 +31,7 @@ macro_rules! sql_type {
     ($type:ty, $input:ident, $output:ident, $receive:ident, $send:ident) => {
         #[pg_extern(sql = false)]
         fn $input(input: &CStr) -> Result<Vec<u8>> {
-            parse::<$type>(utf8(input)?)
+            parse::<$type>(&utf8(input.to_bytes().to_vec()))
         }
 
         #[pg_extern(sql = false)]

@@ -13,10 +13,11 @@ use super::submitted::{Dimensions, dimensions};
 use crate::pg::error::{Result, error, required};
 use crate::pg::numeric::to_decimal;
 use crate::pg::spi::{self, Sees, Statement, arg};
+use crate::pg::text::Text;
 use crate::pg::time::Micros;
 
 #[pg_extern(sql = false)]
-fn cancel_meter_event(event_name: Option<&str>, customer: Option<&str>, identifier: Option<&str>) -> Result<bool> {
+fn cancel_meter_event(event_name: Option<Text>, customer: Option<Text>, identifier: Option<Text>) -> Result<bool> {
     // An identifier that was used again after its window names the later event.
     const CANCEL: Statement = Statement {
         sql: "UPDATE billing.meter_events e SET cancelled_at = pg_catalog.clock_timestamp()
@@ -27,24 +28,28 @@ fn cancel_meter_event(event_name: Option<&str>, customer: Option<&str>, identifi
               RETURNING e.value, e.\"timestamp\", e.dimensions",
         types: &[PgBuiltInOids::TEXTOID, PgBuiltInOids::TEXTOID, PgBuiltInOids::TEXTOID],
     };
-    let event_name = required("event_name", event_name)?;
-    let customer = required("customer", customer)?;
-    let identifier = required("identifier", identifier)?;
-    let meters = meters::load(HashSet::from([event_name]))?;
-    let Some(meter) = meters.get(event_name) else {
+    let event_name = required("event_name", event_name)?.0;
+    let customer = required("customer", customer)?.0;
+    let identifier = required("identifier", identifier)?.0;
+    let meters = meters::load(HashSet::from([event_name.as_str()]))?;
+    let Some(meter) = meters.get(&event_name) else {
         return Ok(false);
     };
     let cancelled = spi::fetch(
         &CANCEL,
-        &[arg(customer), arg(event_name), arg(identifier)],
+        &[
+            arg(customer.as_str()),
+            arg(event_name.as_str()),
+            arg(identifier.as_str()),
+        ],
         Sees::Own,
         |row| {
             let value: AnyNumeric = row.required(1)?;
             let stored: Option<JsonB> = row.get(3);
             Ok(Event {
-                customer: customer.to_owned(),
-                event_name: event_name.to_owned(),
-                identifier: identifier.to_owned(),
+                customer: customer.clone(),
+                event_name: event_name.clone(),
+                identifier: identifier.clone(),
                 value: to_decimal(&value).ok_or_else(|| {
                     error(
                         PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,

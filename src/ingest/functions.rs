@@ -14,23 +14,23 @@ use super::rejection::{Code, Rejection};
 use super::stripe_event;
 use super::submitted::{Dimensions, Submitted, SubmittedValue, dimensions};
 use crate::pg::error::{Result, error, null_argument, required};
-use crate::pg::json::JsonText;
 use crate::pg::numeric::to_decimal;
+use crate::pg::text::{JsonText, Text};
 use crate::pg::time::Micros;
 
 #[pg_extern(sql = false)]
 fn record_meter_event(
-    event_name: Option<&str>,
-    customer: Option<&str>,
+    event_name: Option<Text>,
+    customer: Option<Text>,
     value: Option<AnyNumeric>,
-    identifier: Option<&str>,
+    identifier: Option<Text>,
     timestamp: Option<TimestampWithTimeZone>,
     dimensions: Option<JsonText>,
 ) -> Result<bool> {
-    let event_name = required("event_name", event_name)?;
-    let meters = meters::load(HashSet::from([event_name]))?;
-    if !meters.contains_key(event_name) {
-        return Err(no_meter(event_name).into());
+    let event_name = required("event_name", event_name)?.0;
+    let meters = meters::load(HashSet::from([event_name.as_str()]))?;
+    if !meters.contains_key(&event_name) {
+        return Err(no_meter(&event_name).into());
     }
     let submitted = typed(event_name, customer, value, identifier, timestamp, dimensions)?;
     record_one(submitted, &meters)
@@ -88,10 +88,10 @@ fn read(event: Option<&Value>, meters: &HashMap<String, Meter>) -> Entry {
 
 #[pg_extern(sql = false)]
 fn record_meter_events_arrays(
-    event_names: Option<Vec<Option<String>>>,
-    customers: Option<Vec<Option<String>>>,
+    event_names: Option<Vec<Option<Text>>>,
+    customers: Option<Vec<Option<Text>>>,
     values: Option<Vec<Option<AnyNumeric>>>,
-    identifiers: Option<Vec<Option<String>>>,
+    identifiers: Option<Vec<Option<Text>>>,
     timestamps: Option<Vec<Option<TimestampWithTimeZone>>>,
     dimensions: Option<Vec<Option<JsonText>>>,
 ) -> Result<TableIterator<'static, (name!(recorded, i64), name!(duplicate, i64), name!(rejected, i64))>> {
@@ -105,7 +105,14 @@ fn record_meter_events_arrays(
         dimensions: optional_column("dimensions", dimensions, count)?,
         event_names,
     };
-    let meters = meters::load(columns.event_names.iter().flatten().map(String::as_str).collect())?;
+    let meters = meters::load(
+        columns
+            .event_names
+            .iter()
+            .flatten()
+            .map(|name| name.0.as_str())
+            .collect(),
+    )?;
     let entries = (0..count).map(|i| columns.entry(i)).collect();
     Ok(TableIterator::once(
         record_all(entries, &meters, |i| columns.source(i))?.row(),
@@ -114,10 +121,10 @@ fn record_meter_events_arrays(
 
 /// Parallel arrays of one length.
 struct Columns {
-    event_names: Vec<Option<String>>,
-    customers: Vec<Option<String>>,
+    event_names: Vec<Option<Text>>,
+    customers: Vec<Option<Text>>,
     values: Vec<Option<AnyNumeric>>,
-    identifiers: Vec<Option<String>>,
+    identifiers: Vec<Option<Text>>,
     timestamps: Vec<Option<TimestampWithTimeZone>>,
     dimensions: Vec<Option<JsonText>>,
 }
@@ -131,10 +138,10 @@ impl Columns {
             });
         };
         typed(
-            event_name,
-            self.customers[i].as_deref(),
+            event_name.0.clone(),
+            self.customers[i].clone(),
             self.values[i].clone(),
-            self.identifiers[i].as_deref(),
+            self.identifiers[i].clone(),
             self.timestamps[i],
             self.dimensions[i].clone(),
         )
@@ -143,10 +150,10 @@ impl Columns {
     /// The event as a rejection keeps it.
     fn source(&self, i: usize) -> String {
         json!({
-            "event_name": self.event_names[i],
-            "customer": self.customers[i],
+            "event_name": self.event_names[i].as_ref().map(|text| &text.0),
+            "customer": self.customers[i].as_ref().map(|text| &text.0),
             "value": self.values[i].as_ref().map(AnyNumeric::to_string),
-            "identifier": self.identifiers[i],
+            "identifier": self.identifiers[i].as_ref().map(|text| &text.0),
             "timestamp": self.timestamps[i].map(|at| at.to_string()),
             "dimensions": self.dimensions[i].as_ref().map(|given| parsed(given).unwrap_or_else(|| json!(given.0))),
         })
@@ -173,10 +180,10 @@ fn optional_column<T>(name: &str, values: Option<Vec<Option<T>>>, count: usize) 
 }
 
 fn typed(
-    event_name: &str,
-    customer: Option<&str>,
+    event_name: String,
+    customer: Option<Text>,
     value: Option<AnyNumeric>,
-    identifier: Option<&str>,
+    identifier: Option<Text>,
     timestamp: Option<TimestampWithTimeZone>,
     given: Option<JsonText>,
 ) -> Entry {
@@ -202,10 +209,10 @@ fn typed(
         }
     };
     Ok(Submitted {
-        event_name: event_name.to_owned(),
-        customer: customer.map(str::to_owned),
+        event_name,
+        customer: customer.map(|text| text.0),
         value,
-        identifier: identifier.map(str::to_owned),
+        identifier: identifier.map(|text| text.0),
         timestamp: timestamp.map(Micros::from_pg),
         dimensions,
     })

@@ -1,10 +1,10 @@
 //! The only room with `unsafe`: everything that touches PostgreSQL below its SQL surface.
 
 pub mod error;
-pub mod json;
 pub mod leaf;
 pub mod liveness;
 pub mod numeric;
 pub mod spi;
+pub mod text;
 pub mod time;
 pub mod wire;

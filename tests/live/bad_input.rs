@@ -525,29 +525,47 @@ fn text_that_is_no_text_is_refused_before_anything_is_recorded() {
     assert_eq!(text(&mut client, "SELECT identifier FROM billing.meter_events"), "ü😀");
 }
 
-/// Bytes that are no UTF-8 would reach Rust as text.
+/// A database that would store UTF-8 as something else.
 #[test]
 fn other_encodings_are_refused_at_the_door() {
+    with_encoding("LATIN1", |client| {
+        let code = &SqlState::FEATURE_NOT_SUPPORTED;
+        assert_refused(client, "CREATE EXTENSION pg_billing", &[], code, &["UTF8", "LATIN1"]);
+    });
+}
+
+/// SQL_ASCII takes any bytes as text; what is no UTF-8 is refused when it comes.
+#[test]
+fn bytes_that_are_no_utf8_are_refused_where_the_database_lets_them_pass() {
+    with_encoding("SQL_ASCII", |client| {
+        client.batch_execute("CREATE EXTENSION pg_billing").unwrap();
+        let bad = "convert_from('\\xff41', 'SQL_ASCII')";
+        let code = &SqlState::CHARACTER_NOT_IN_REPERTOIRE;
+        for call in [
+            format!("record_meter_event({bad}, 'acme')"),
+            format!("record_meter_event('sum', {bad})"),
+            format!("record_meter_event('sum', 'acme', 1, {bad})"),
+            format!("record_meter_events(ARRAY[{bad}], ARRAY['acme'], ARRAY[1])"),
+            format!("record_meter_events(jsonb_build_object('event_name', {bad}))"),
+            format!("cancel_meter_event('sum', 'acme', {bad})"),
+            format!("price_in({bad}::cstring)"),
+            format!("period_containing(now(), {bad}, 1, now())"),
+        ] {
+            assert_refused(client, &format!("SELECT billing.{call}"), &[], code, &["UTF-8"]);
+        }
+    });
+}
+
+fn with_encoding(encoding: &str, check: impl FnOnce(&mut Client)) {
     let cluster = harness::shared_cluster().unwrap();
     let mut admin = cluster.connect("postgres").unwrap();
-    for encoding in ["SQL_ASCII", "LATIN1"] {
-        let name = format!("bad_input_{}", encoding.to_lowercase());
-        let create = format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING '{encoding}' LOCALE 'C'");
-        admin.batch_execute(&create).unwrap();
-        let mut client = cluster.connect(&name).unwrap();
-        let create = "CREATE EXTENSION pg_billing";
-        assert_refused(
-            &mut client,
-            create,
-            &[],
-            &SqlState::FEATURE_NOT_SUPPORTED,
-            &["UTF8", encoding],
-        );
-        drop(client);
-        admin
-            .batch_execute(&format!("DROP DATABASE {name} WITH (FORCE)"))
-            .unwrap();
-    }
+    let name = format!("bad_input_{}", encoding.to_lowercase());
+    let create = format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING '{encoding}' LOCALE 'C'");
+    admin.batch_execute(&create).unwrap();
+    check(&mut cluster.connect(&name).unwrap());
+    admin
+        .batch_execute(&format!("DROP DATABASE {name} WITH (FORCE)"))
+        .unwrap();
 }
 
 #[test]
