@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder, BgWorkerStartTime, SignalWakeFlags};
 use pgrx::prelude::*;
 
-use crate::pg::liveness;
 use crate::pg::spi::{self, Sees, Statement, arg};
+use crate::pg::{liveness, process};
 use crate::settings;
 
 const LIBRARY: &str = "pg_billing";
@@ -39,7 +39,7 @@ const JOBS: [Job; 2] = [
 
 /// A library in `shared_preload_libraries` starts its launcher with the server.
 pub fn register_launcher_if_preloading() {
-    if !liveness::is_preloading() || liveness::is_binary_upgrade() {
+    if !process::is_preloading() || process::is_binary_upgrade() {
         return;
     }
     BackgroundWorkerBuilder::new("pg_billing launcher")
@@ -52,9 +52,8 @@ pub fn register_launcher_if_preloading() {
         .load();
 }
 
-#[pg_guard]
-#[unsafe(no_mangle)]
-pub extern "C-unwind" fn pg_billing_launcher_main(_argument: pg_sys::Datum) {
+/// The launcher's whole life.
+pub fn launch() {
     BackgroundWorker::attach_signal_handlers(SignalWakeFlags::SIGHUP | SignalWakeFlags::SIGTERM);
     BackgroundWorker::connect_worker_to_spi(Some("postgres"), None);
     let databases = BackgroundWorker::transaction(|| {
@@ -76,7 +75,7 @@ pub fn start_if_missing() {
     if due && settings::WORKER.get() {
         LOOKED.set(Some(Instant::now()));
         if !liveness::worker_is_alive() {
-            start(liveness::this_database());
+            start(process::this_database());
         }
     }
 }
@@ -85,14 +84,14 @@ pub fn start_if_missing() {
 #[pg_extern(sql = false)]
 fn start_worker() {
     if settings::WORKER.get() {
-        let database = liveness::this_database();
+        let database = process::this_database();
         pgrx::register_xact_callback(pgrx::PgXactCallbackEvent::Commit, move || start(database));
     }
 }
 
 /// Not while pg_upgrade runs the server. Without a free slot (max_worker_processes) the worker stays away, and the next look tries again.
 fn start(database: pg_sys::Oid) {
-    if liveness::is_binary_upgrade() {
+    if process::is_binary_upgrade() {
         return;
     }
     let _ = BackgroundWorkerBuilder::new("pg_billing worker")
@@ -106,21 +105,20 @@ fn start(database: pg_sys::Oid) {
         .load_dynamic();
 }
 
-#[pg_guard]
-#[unsafe(no_mangle)]
-pub extern "C-unwind" fn pg_billing_worker_main(argument: pg_sys::Datum) {
+/// A worker's whole life.
+pub fn work(database: pg_sys::Oid) {
     BackgroundWorker::attach_signal_handlers(SignalWakeFlags::SIGHUP | SignalWakeFlags::SIGTERM);
-    BackgroundWorker::connect_worker_to_spi_by_oid(Some(pg_sys::Oid::from(argument.value() as u32)), None);
+    BackgroundWorker::connect_worker_to_spi_by_oid(Some(database), None);
     if !settings::WORKER.get() || !wanted_here() || !liveness::claim() {
-        liveness::end_for_good();
+        process::end_for_good();
     }
-    liveness::report_idle();
+    process::report_idle();
     let mut due = JOBS.map(|job| (job, Instant::now()));
     loop {
         for (job, at) in &mut due {
             if Instant::now() >= *at {
                 if !wanted_here() {
-                    liveness::end_for_good();
+                    process::end_for_good();
                 }
                 run(job.name);
                 *at = Instant::now() + (job.every)();
@@ -132,12 +130,12 @@ pub extern "C-unwind" fn pg_billing_worker_main(argument: pg_sys::Datum) {
             .min();
         // Returns false on SIGTERM or when the postmaster is gone.
         if !BackgroundWorker::wait_latch(next.map(|wait| wait.max(Duration::from_millis(1)))) {
-            liveness::end_for_good();
+            process::end_for_good();
         }
         if BackgroundWorker::sighup_received() {
-            liveness::reload_settings();
+            process::reload_settings();
             if !settings::WORKER.get() {
-                liveness::end_for_good();
+                process::end_for_good();
             }
             due.iter_mut().for_each(|(_, at)| *at = Instant::now());
         }
@@ -162,9 +160,9 @@ fn run(job: &'static str) {
         sql: "SELECT billing.run_job($1)",
         types: &[PgBuiltInOids::TEXTOID],
     };
-    liveness::report_running(job);
+    process::report_running(job);
     if let Err(problem) = BackgroundWorker::transaction(|| spi::fetch(&RUN, &[arg(job)], Sees::Own, |_| Ok(()))) {
         log!("pg_billing worker: job {job} failed: {}", problem.message());
     }
-    liveness::report_idle();
+    process::report_idle();
 }

@@ -4,6 +4,7 @@ pub mod error;
 pub mod leaf;
 pub mod liveness;
 pub mod numeric;
+pub mod process;
 pub mod spi;
 pub mod text;
 pub mod time;
