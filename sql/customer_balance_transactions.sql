@@ -14,7 +14,8 @@ CREATE TABLE billing.customer_balance_transactions (
 CREATE INDEX customer_balance_transactions_customer_idx
     ON billing.customer_balance_transactions (customer, currency);
 COMMENT ON TABLE billing.customer_balance_transactions IS
-'Every change of a customer''s balance; append-only. The balance is their sum by currency: negative is credit of the customer''s.';
+'Every change of a customer''s balance; append-only. The balance is their sum by currency: negative is credit of the
+customer''s.';
 COMMENT ON COLUMN billing.customer_balance_transactions.id IS 'The transaction''s id (cbtxn_...).';
 COMMENT ON COLUMN billing.customer_balance_transactions.customer IS 'Whose balance changed.';
 COMMENT ON COLUMN billing.customer_balance_transactions.currency IS 'ISO 4217 code in lower case.';
@@ -24,6 +25,7 @@ COMMENT ON COLUMN billing.customer_balance_transactions.type IS
 'applied_to_invoice (at finalization) or unapplied_from_invoice (credit given back by voiding).';
 COMMENT ON COLUMN billing.customer_balance_transactions.invoice IS 'The invoice that caused it.';
 COMMENT ON COLUMN billing.customer_balance_transactions.created IS 'When, on the clock of the as_of arguments.';
+COMMENT ON INDEX billing.customer_balance_transactions_customer_idx IS 'Adds a balance up.';
 SELECT pg_catalog.pg_extension_config_dump('billing.customer_balance_transactions', '');
 
 CREATE TRIGGER customer_balance_transactions_append_only
@@ -39,4 +41,5 @@ BEGIN
             WHERE t.customer = customer_balance.customer AND t.currency = customer_balance.currency);
 END $$;
 COMMENT ON FUNCTION billing.customer_balance(text, text) IS
-'A customer''s balance in a currency, in minor units: negative is credit that the next invoices use up. 0 when there is none.';
+'A customer''s balance in a currency, in minor units: negative is credit that the next invoices use up. 0 when there
+is none.';

@@ -13,7 +13,8 @@ subscription or an invoice cannot be deleted.';
 COMMENT ON COLUMN billing.customers.id IS 'The application''s own id, 1 to 255 characters. Never changes.';
 COMMENT ON COLUMN billing.customers.name IS 'Name for people; NULL when not known.';
 COMMENT ON COLUMN billing.customers.email IS 'Address for invoices; not verified; NULL when not known.';
-COMMENT ON COLUMN billing.customers.metadata IS 'A JSON object that the application keeps here; it carries no meaning for billing.';
+COMMENT ON COLUMN billing.customers.metadata IS
+'A JSON object that the application keeps here; it carries no meaning for billing.';
 COMMENT ON COLUMN billing.customers.created IS 'When the row was made.';
 SELECT pg_catalog.pg_extension_config_dump('billing.customers', '');
 
@@ -54,5 +55,5 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION billing.create_customer(text, text, text, jsonb) IS
 'Creates a customer and returns its id. Creating it again with equal data is no error, so that a retry is safe.
-Errors: 23505 the id exists with other data; 23514 an id of 0 or more than 255 characters, or metadata that is no JSON object;
-22004 id or metadata NULL.';
+Errors: 23505 the id exists with other data; 23514 an id of 0 or more than 255 characters, or metadata that is no JSON
+object; 22004 id or metadata NULL.';

@@ -30,6 +30,7 @@ COMMENT ON COLUMN billing.invoice_items.amount IS
 COMMENT ON COLUMN billing.invoice_items.period_start IS 'Start (inclusive) of the time given back or charged for.';
 COMMENT ON COLUMN billing.invoice_items.period_end IS 'End (exclusive) of that time.';
 COMMENT ON COLUMN billing.invoice_items.created IS 'The as_of of the change.';
+COMMENT ON INDEX billing.invoice_items_subscription_idx IS 'Finds what waits for the invoice of a period.';
 SELECT pg_catalog.pg_extension_config_dump('billing.invoice_items', '');
 
 CREATE TRIGGER invoice_items_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON billing.invoice_items

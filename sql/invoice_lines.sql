@@ -18,7 +18,8 @@ CREATE TABLE billing.invoice_lines (
 );
 CREATE INDEX invoice_lines_invoice_idx ON billing.invoice_lines (invoice);
 CREATE INDEX invoice_lines_subscription_item_idx ON billing.invoice_lines (subscription_item, period_start);
-COMMENT ON TABLE billing.invoice_lines IS 'The lines of invoices, each rounded once. Those of a finalized invoice never change.';
+COMMENT ON TABLE billing.invoice_lines IS
+'The lines of invoices, each rounded once. Those of a finalized invoice never change.';
 COMMENT ON COLUMN billing.invoice_lines.id IS 'The line''s id (il_...); sorts in the invoice''s order.';
 COMMENT ON COLUMN billing.invoice_lines.invoice IS 'The invoice it is on.';
 COMMENT ON COLUMN billing.invoice_lines.subscription_item IS 'The item it bills.';
@@ -27,14 +28,21 @@ COMMENT ON COLUMN billing.invoice_lines.description IS 'Text for people: quantit
 COMMENT ON COLUMN billing.invoice_lines.quantity IS
 'Units, or usage (negative usage counts as 0). On a late_usage line the whole period''s usage, re-rated.';
 COMMENT ON COLUMN billing.invoice_lines.amount IS
-'Minor units, rounded once, half away from zero. On a late_usage line what the period costs now less what was billed for it.';
-COMMENT ON COLUMN billing.invoice_lines.period_start IS 'Start (inclusive) of the service period: the coming one for licensed items, the ended one for usage.';
+'Minor units, rounded once, half away from zero. On a late_usage line what the period costs now less what was billed
+for it.';
+COMMENT ON COLUMN billing.invoice_lines.period_start IS
+'Start (inclusive) of the service period: the coming one for licensed items, the ended one for usage.';
 COMMENT ON COLUMN billing.invoice_lines.period_end IS 'End (exclusive) of the service period.';
-COMMENT ON COLUMN billing.invoice_lines.proration IS 'True: the amount is the share of a whole period that period_start and period_end cover.';
+COMMENT ON COLUMN billing.invoice_lines.proration IS
+'True: the amount is the share of a whole period that period_start and period_end cover.';
 COMMENT ON COLUMN billing.invoice_lines.kind IS
-'licensed (in advance), usage (of the period that ended) or late_usage (of an earlier period, arrived since it was invoiced).';
+'licensed (in advance), usage (of the period that ended) or late_usage (of an earlier period, arrived since it was
+invoiced).';
 COMMENT ON COLUMN billing.invoice_lines.usage_state IS
-'State of the usage buckets when this was rated: another state later means that usage may have changed. NULL for licensed lines.';
+'State of the usage buckets when this was rated: another state later means that usage may have changed. NULL for
+licensed lines.';
+COMMENT ON INDEX billing.invoice_lines_invoice_idx IS 'Finds the lines of an invoice.';
+COMMENT ON INDEX billing.invoice_lines_subscription_item_idx IS 'Finds what was billed for an item and period.';
 SELECT pg_catalog.pg_extension_config_dump('billing.invoice_lines', '');
 
 CREATE FUNCTION billing.invoice_lines_check() RETURNS trigger
@@ -81,4 +89,5 @@ CREATE TRIGGER invoice_lines_check_truncate BEFORE TRUNCATE ON billing.invoice_l
 COMMENT ON TRIGGER invoice_lines_check_insert ON billing.invoice_lines IS 'No line is added to a finalized invoice.';
 COMMENT ON TRIGGER invoice_lines_check_update ON billing.invoice_lines IS 'No line of a finalized invoice changes.';
 COMMENT ON TRIGGER invoice_lines_check_delete ON billing.invoice_lines IS 'No line of a finalized invoice is deleted.';
-COMMENT ON TRIGGER invoice_lines_check_truncate ON billing.invoice_lines IS 'No line of a finalized invoice is deleted.';
+COMMENT ON TRIGGER invoice_lines_check_truncate ON billing.invoice_lines IS
+'No line of a finalized invoice is deleted.';

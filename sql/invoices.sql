@@ -29,7 +29,7 @@ CREATE TABLE billing.invoices (
     CONSTRAINT invoices_period_ordered CHECK (period_start <= period_end),
     CONSTRAINT invoices_total_of_subtotal CHECK (total = subtotal),
     CONSTRAINT invoices_finalized_complete CHECK ((status <> 'draft') =
-        (number IS NOT NULL AND finalized_at IS NOT NULL AND starting_balance IS NOT NULL AND ending_balance IS NOT NULL)),
+        (num_nulls(number, finalized_at, starting_balance, ending_balance) = 0)),
     CONSTRAINT invoices_draft_without_number CHECK (status <> 'draft' OR num_nonnulls(number, finalized_at) = 0),
     CONSTRAINT invoices_balance_adds_up CHECK (amount_due = total + starting_balance - ending_balance),
     CONSTRAINT invoices_finalized_without_error CHECK (status = 'draft' OR finalization_error IS NULL),
@@ -42,28 +42,34 @@ CREATE UNIQUE INDEX invoices_period_key
 CREATE INDEX invoices_customer_idx ON billing.invoices (customer, created);
 CREATE INDEX invoices_draft_idx ON billing.invoices (created) WHERE status = 'draft';
 COMMENT ON TABLE billing.invoices IS
-'Invoices. A draft is rewritten freely; from finalization on only its status and the times of that may change, and it is never
-deleted. Its amounts are in the currency''s minor unit.';
+'Invoices. A draft is rewritten freely; from finalization on only its status and the times of that may change, and it
+is never deleted. Its amounts are in the currency''s minor unit.';
 COMMENT ON INDEX billing.invoices_period_key IS 'No period is invoiced twice.';
 COMMENT ON INDEX billing.invoices_draft_idx IS 'Finds the drafts whose grace is over.';
+COMMENT ON INDEX billing.invoices_customer_idx IS 'Lists the invoices of a customer by time.';
 COMMENT ON COLUMN billing.invoices.id IS 'The invoice''s id (in_...).';
 COMMENT ON COLUMN billing.invoices.customer IS 'Who owes it.';
 COMMENT ON COLUMN billing.invoices.subscription IS 'What it bills.';
 COMMENT ON COLUMN billing.invoices.status IS
-'draft, then open (or paid at once when nothing is due), then paid, uncollectible or void; uncollectible may still become paid or void.';
+'draft, then open (or paid at once when nothing is due), then paid, uncollectible or void; uncollectible may still
+become paid or void.';
 COMMENT ON COLUMN billing.invoices.currency IS 'ISO 4217 code in lower case.';
 COMMENT ON COLUMN billing.invoices.period_start IS
 'Start (inclusive) of the period that ended, whose usage it bills; the subscription''s start on its first invoice.';
 COMMENT ON COLUMN billing.invoices.period_end IS
 'End (exclusive) of that period; equal to period_start on a first invoice, which bills no usage.';
 COMMENT ON COLUMN billing.invoices.subtotal IS 'Sum of the lines.';
-COMMENT ON COLUMN billing.invoices.total IS 'subtotal, with nothing added or taken off yet. Negative when late usage took back more than is billed.';
+COMMENT ON COLUMN billing.invoices.total IS
+'subtotal, with nothing added or taken off yet. Negative when late usage took back more than is billed.';
 COMMENT ON COLUMN billing.invoices.amount_due IS
-'What the customer is to pay: total + starting_balance - ending_balance; on a draft, total without the balance. Never negative.';
+'What the customer is to pay: total + starting_balance - ending_balance; on a draft, total without the balance. Never
+negative.';
 COMMENT ON COLUMN billing.invoices.number IS 'INV-000001 and on, without gaps; NULL on a draft.';
-COMMENT ON COLUMN billing.invoices.finalized_at IS 'When it became final, on the clock of the as_of arguments; NULL on a draft.';
+COMMENT ON COLUMN billing.invoices.finalized_at IS
+'When it became final, on the clock of the as_of arguments; NULL on a draft.';
 COMMENT ON COLUMN billing.invoices.created IS
-'The end of the period that it bills, however late it was made; on a first invoice the as_of of the subscription''s creation.';
+'The end of the period that it bills, however late it was made; on a first invoice the as_of of the subscription''s
+creation.';
 COMMENT ON COLUMN billing.invoices.billing_reason IS 'subscription_create (first invoice) or subscription_cycle.';
 COMMENT ON COLUMN billing.invoices.line_count IS 'How many lines it has.';
 COMMENT ON COLUMN billing.invoices.starting_balance IS
@@ -73,7 +79,8 @@ COMMENT ON COLUMN billing.invoices.collection_method IS 'The subscription''s, ch
 COMMENT ON COLUMN billing.invoices.due_date IS 'When it is due; NULL on a draft and without days_until_due.';
 COMMENT ON COLUMN billing.invoices.paid_at IS 'When it was marked paid, or finalized with nothing due; else NULL.';
 COMMENT ON COLUMN billing.invoices.voided_at IS 'When it was voided; else NULL.';
-COMMENT ON COLUMN billing.invoices.marked_uncollectible_at IS 'When it was marked uncollectible, also if paid or voided later; else NULL.';
+COMMENT ON COLUMN billing.invoices.marked_uncollectible_at IS
+'When it was marked uncollectible, also if paid or voided later; else NULL.';
 COMMENT ON COLUMN billing.invoices.finalization_error IS
 'Why generate_invoices leaves this draft a draft, such as an amount beyond bigint; NULL when nothing is wrong.';
 SELECT pg_catalog.pg_extension_config_dump('billing.invoices', '');
@@ -124,13 +131,13 @@ BEGIN
     THEN
         RAISE EXCEPTION 'invoice "%" is % and cannot become %', OLD.id, OLD.status, NEW.status
             USING ERRCODE = 'object_not_in_prerequisite_state',
-                  HINT = 'Only an open or uncollectible invoice can be paid or voided; only an open one marked uncollectible.';
+                  HINT = 'Open invoices can be paid, voided or marked uncollectible; uncollectible ones paid or voided.';
     END IF;
     RETURN NEW;
 END $$;
 COMMENT ON FUNCTION billing.invoices_check() IS
-'Trigger: a finalized invoice keeps everything but its status, is never deleted, and is the sum of its lines.
-Errors: 23001 change or deletion; 55000 forbidden change of status; 23514 lines that do not add up.';
+'Trigger: a finalized invoice keeps everything but its status, is never deleted, and is the sum of its lines. Errors:
+23001 change or deletion; 55000 forbidden change of status; 23514 lines that do not add up.';
 CREATE TRIGGER invoices_check BEFORE UPDATE OR DELETE ON billing.invoices
     FOR EACH ROW EXECUTE FUNCTION billing.invoices_check();
 CREATE TRIGGER invoices_check_truncate BEFORE TRUNCATE ON billing.invoices
@@ -138,13 +145,14 @@ CREATE TRIGGER invoices_check_truncate BEFORE TRUNCATE ON billing.invoices
 COMMENT ON TRIGGER invoices_check ON billing.invoices IS 'Finalized invoices never change.';
 COMMENT ON TRIGGER invoices_check_truncate ON billing.invoices IS 'Finalized invoices are never deleted.';
 
--- A row and not a sequence: a sequence skips numbers when a transaction rolls back, and invoice numbers may have no gaps.
+-- A row and not a sequence: that skips numbers when a transaction rolls back, and invoice numbers may have no gaps.
 CREATE TABLE billing.invoice_numbers (
     prefix text COLLATE "C" PRIMARY KEY,
     last_number bigint NOT NULL CONSTRAINT invoice_numbers_positive CHECK (last_number >= 0)
 );
 COMMENT ON TABLE billing.invoice_numbers IS
-'The last invoice number given. Finalizing locks its row until commit, which also puts finalizations one after the other.';
+'The last invoice number given. Finalizing locks its row until commit, which also puts finalizations one after the
+other.';
 COMMENT ON COLUMN billing.invoice_numbers.prefix IS 'What the numbers begin with: INV.';
 COMMENT ON COLUMN billing.invoice_numbers.last_number IS 'The last number given.';
 SELECT pg_catalog.pg_extension_config_dump('billing.invoice_numbers', '');

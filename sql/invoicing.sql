@@ -37,7 +37,8 @@ BEGIN
             RETURNING id, subscription
         ), filled AS (
             INSERT INTO billing.invoice_lines
-                (invoice, subscription_item, price, kind, description, quantity, amount, period_start, period_end, proration)
+                (invoice, subscription_item, price, kind, description, quantity, amount, period_start, period_end,
+                 proration)
             SELECT d.id, l.subscription_item, l.price, l.kind, l.description, l.quantity, l.amount,
                    l.period_start, l.period_end, l.proration
             FROM lines l JOIN drafts d ON d.subscription = l.of_subscription
@@ -62,8 +63,8 @@ BEGIN
     RETURN made;
 END $$;
 COMMENT ON FUNCTION billing.make_drafts(timestamptz, text) IS
-'Moves subscriptions (one, or NULL for all) over every period boundary up to as_of and drafts an invoice for each ended period that
-has any lines. Returns the drafts, whose usage is not rated yet. Internal.';
+'Moves subscriptions (one, or NULL for all) over every period boundary up to as_of and drafts an invoice for each
+ended period that has any lines. Returns the drafts, whose usage is not rated yet. Internal.';
 
 CREATE FUNCTION billing.finalize_drafts(invoices text[], as_of timestamptz DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -81,11 +82,13 @@ BEGIN
     WHERE n.prefix = 'INV'
     RETURNING n.last_number - cardinality(finalize_drafts.invoices) INTO first_number;
 
-    -- By time and then subscription, not by id: a run that comes late gives the numbers that runs on time would have given.
+    -- By time and then subscription, not by id: a run that comes late gives the numbers of runs on time.
     WITH ordered AS (
-        SELECT i.id, i.customer, i.currency, i.total, coalesce(finalize_drafts.as_of, i.created + delay) AS finalized_at,
-               row_number() OVER (ORDER BY coalesce(finalize_drafts.as_of, i.created + delay), i.subscription, i.id) AS place
-        FROM billing.invoices i WHERE i.id = ANY (finalize_drafts.invoices)
+        SELECT i.id, i.customer, i.currency, i.total, t.finalized_at,
+               row_number() OVER (ORDER BY t.finalized_at, i.subscription, i.id) AS place
+        FROM billing.invoices i
+        CROSS JOIN LATERAL (SELECT coalesce(finalize_drafts.as_of, i.created + delay)) t (finalized_at)
+        WHERE i.id = ANY (finalize_drafts.invoices)
     ), opening AS (
         SELECT c.customer, c.currency, billing.customer_balance(c.customer, c.currency) AS balance
         FROM (SELECT DISTINCT o.customer, o.currency FROM ordered o) c
@@ -95,14 +98,15 @@ BEGIN
         FROM ordered o JOIN opening b ON (b.customer, b.currency) = (o.customer, o.currency)
     ), closing AS (
         -- Whatever is owed above zero is paid by invoices, so the balance is what lies below the highest point so far.
-        SELECT r.*, r.owed - greatest(0, max(r.owed) OVER (PARTITION BY r.customer, r.currency ORDER BY r.place)) AS ending
-        FROM running r
+        SELECT r.*, r.owed - greatest(0, max(r.owed) OVER w) AS ending
+        FROM running r WINDOW w AS (PARTITION BY r.customer, r.currency ORDER BY r.place)
     ), settled AS (
-        SELECT c.*, lag(c.ending, 1, c.opening::numeric) OVER (PARTITION BY c.customer, c.currency ORDER BY c.place) AS starting
-        FROM closing c
+        SELECT c.*, lag(c.ending, 1, c.opening::numeric) OVER w AS starting
+        FROM closing c WINDOW w AS (PARTITION BY c.customer, c.currency ORDER BY c.place)
     )
     UPDATE billing.invoices i
-    SET number = 'INV-' || lpad((first_number + s.place)::text, greatest(6, length((first_number + s.place)::text)), '0'),
+    SET number = 'INV-' || CASE WHEN first_number + s.place < 1000000 THEN to_char(first_number + s.place, 'FM000000')
+                                ELSE (first_number + s.place)::text END,
         finalized_at = s.finalized_at,
         starting_balance = s.starting,
         ending_balance = s.ending,
@@ -121,8 +125,9 @@ BEGIN
     ORDER BY i.number;
 END $$;
 COMMENT ON FUNCTION billing.finalize_drafts(text[], timestamptz) IS
-'Finalizes rated drafts: gives numbers, applies customer balances, makes them open, or paid when nothing is due. finalized_at is
-as_of, or created + billing.finalization_delay when as_of is NULL. The caller holds their locks. Internal.';
+'Finalizes rated drafts: gives numbers, applies customer balances, makes them open, or paid when nothing is due.
+finalized_at is as_of, or created + billing.finalization_delay when as_of is NULL. The caller holds their locks.
+Internal.';
 
 CREATE FUNCTION billing.generate_invoices(as_of timestamptz DEFAULT now()) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -146,6 +151,7 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION billing.generate_invoices(timestamptz) IS
 'Makes the invoices of every period that has ended by as_of, of all subscriptions, and finalizes the drafts that are
-billing.finalization_delay old by then, with the usage known now. Returns how many it made. Running it again, late, or in two sessions
-at once gives the same invoices as running it once, on time. A draft that cannot be finalized keeps its finalization_error and stops no
-other. Errors: 22004 NULL; 22023 as_of infinite; 40001 beside another session under REPEATABLE READ: try again.';
+billing.finalization_delay old by then, with the usage known now. Returns how many it made. Running it again, late, or
+in two sessions at once gives the same invoices as running it once, on time. A draft that cannot be finalized keeps
+its finalization_error and stops no other. Errors: 22004 NULL; 22023 as_of infinite; 40001 beside another session
+under REPEATABLE READ: try again.';

@@ -16,12 +16,14 @@ CREATE TABLE billing.meters (
     CONSTRAINT meters_deactivated_at_with_status CHECK ((status = 'inactive') = (deactivated_at IS NOT NULL))
 );
 COMMENT ON TABLE billing.meters IS
-'What usage is measured in. INSERT (meter) is enough: a trigger takes the other columns from the definition. Of a definition
-only display_name may change later, because usage recorded under it would otherwise change its meaning.';
+'What usage is measured in. INSERT (meter) is enough: a trigger takes the other columns from the definition. Of a
+definition only display_name may change later, because usage recorded under it would otherwise change its meaning.';
 COMMENT ON COLUMN billing.meters.id IS 'The meter''s id (mtr_...).';
-COMMENT ON COLUMN billing.meters.event_name IS 'The name that events carry; one meter has it; taken from the definition.';
+COMMENT ON COLUMN billing.meters.event_name IS
+'The name that events carry; one meter has it; taken from the definition.';
 COMMENT ON COLUMN billing.meters.meter IS 'The definition, as Stripe''s API describes a meter.';
-COMMENT ON COLUMN billing.meters.status IS 'active, or inactive: events are refused and no new price may use the meter.';
+COMMENT ON COLUMN billing.meters.status IS
+'active, or inactive: events are refused and no new price may use the meter.';
 COMMENT ON COLUMN billing.meters.created IS 'When the row was made.';
 COMMENT ON COLUMN billing.meters.deactivated_at IS 'Since when the meter is inactive; NULL while it is active.';
 COMMENT ON COLUMN billing.meters.aggregation IS
@@ -115,8 +117,8 @@ BEGIN
     RETURN meter_id;
 END $$;
 COMMENT ON FUNCTION billing.create_meter(billing.meter) IS
-'Creates a meter and returns its id (mtr_...). Again with the same definition: no error, the same id.
-Errors: 42710 the event_name exists with another definition; 0A000 event_time_window; 22004 NULL.';
+'Creates a meter and returns its id (mtr_...). Again with the same definition: no error, the same id. Errors: 42710
+the event_name exists with another definition; 0A000 event_time_window; 22004 NULL.';
 
 CREATE FUNCTION billing.set_meter_status(meter text, status text, deactivated_at timestamptz) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -138,7 +140,8 @@ BEGIN
     RETURN meter_id;
 END $$;
 COMMENT ON FUNCTION billing.set_meter_status(text, text, timestamptz) IS
-'Sets a meter''s status, found by event_name or id, and returns its id. Errors: 42704 unknown meter; 22004 NULL. Internal.';
+'Sets a meter''s status, found by event_name or id, and returns its id. Errors: 42704 unknown meter; 22004 NULL.
+Internal.';
 
 CREATE FUNCTION billing.deactivate_meter(meter text, as_of timestamptz DEFAULT now()) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -147,8 +150,8 @@ BEGIN
     RETURN billing.set_meter_status(meter, 'inactive', as_of);
 END $$;
 COMMENT ON FUNCTION billing.deactivate_meter(text, timestamptz) IS
-'Makes a meter (its event_name or id) refuse events and new prices; what is recorded stays and is billed. Returns the id;
-again is no error. Errors: 42704 unknown meter; 22004 NULL; 22023 as_of infinite.';
+'Makes a meter (its event_name or id) refuse events and new prices; what is recorded stays and is billed. Returns the
+id; again is no error. Errors: 42704 unknown meter; 22004 NULL; 22023 as_of infinite.';
 
 CREATE FUNCTION billing.reactivate_meter(meter text) RETURNS text
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp

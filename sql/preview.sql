@@ -16,7 +16,7 @@ BEGIN
     ELSIF found.next_invoice_at IS NULL THEN
         RETURN;
     ELSIF as_of < found.current_period_start THEN
-        RAISE EXCEPTION 'as_of % is before the period of subscription "%" that is to be invoiced next, which starts at %',
+        RAISE EXCEPTION 'as_of % is before the next period to be invoiced of subscription "%", which starts at %',
                 as_of, found.id, found.current_period_start
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Earlier periods are in billing.invoices.';
     END IF;
@@ -27,7 +27,8 @@ BEGIN
            l.period_start, l.period_end, l.proration, l.kind, r.usage_state
     FROM billing.cycle_lines(found) WITH ORDINALITY
         AS l (subscription_item, price, description, quantity, amount, period_start, period_end, proration, kind, place)
-    -- Only usage is rated, up to and with as_of, so that what the caller has just recorded, in the same transaction too, is in it.
+    -- Only usage is rated, up to and with as_of, so that what the caller has just recorded, in the same transaction
+    -- too, is in it.
     -- A licensed line's period may not have begun: OFFSET keeps the planner from rating first.
     LEFT JOIN LATERAL (
         SELECT q.* FROM (SELECT l.price AS of_price WHERE l.kind = 'usage' OFFSET 0) u
@@ -45,6 +46,7 @@ BEGIN
     ORDER BY i.created, i.id, l.period_start;
 END $$;
 COMMENT ON FUNCTION billing.preview_invoice(text, timestamptz) IS
-'The lines that a subscription''s next invoice would have: of the first period not invoiced yet, whether it has ended by as_of or
-runs. Usage counts up to and including as_of. id and invoice are NULL; amount is NULL where it is beyond bigint. Writes nothing.
-No rows when nothing is left to bill. Errors: 42704 unknown subscription; 22023 as_of before that period or infinite; 22004 NULL.';
+'The lines that a subscription''s next invoice would have: of the first period not invoiced yet, whether it has ended
+by as_of or runs. Usage counts up to and including as_of. id and invoice are NULL; amount is NULL where it is beyond
+bigint. Writes nothing. No rows when nothing is left to bill. Errors: 42704 unknown subscription; 22023 as_of before
+that period or infinite; 22004 NULL.';

@@ -24,12 +24,16 @@ CREATE UNIQUE INDEX prices_lookup_key_key ON billing.prices (lookup_key) WHERE a
 CREATE INDEX prices_product_idx ON billing.prices (product);
 CREATE INDEX prices_meter_idx ON billing.prices (meter);
 COMMENT ON TABLE billing.prices IS
-'What a quantity costs. INSERT (price) is enough, (price, product) where the definition names none: a trigger takes the other
-columns from the definition. Only active and lookup_key may change: subscriptions and finalized invoices rely on the rest.';
+'What a quantity costs. INSERT (price) is enough, (price, product) where the definition names none: a trigger takes
+the other columns from the definition. Only active and lookup_key may change: subscriptions and finalized invoices
+rely on the rest.';
 COMMENT ON INDEX billing.prices_lookup_key_key IS 'Among the prices on offer a lookup key names one.';
+COMMENT ON INDEX billing.prices_product_idx IS 'Finds the prices of a product.';
+COMMENT ON INDEX billing.prices_meter_idx IS 'Finds the prices on a meter.';
 COMMENT ON COLUMN billing.prices.id IS 'The application''s own id, or one made here (price_...).';
 COMMENT ON COLUMN billing.prices.price IS
-'The definition, as Stripe''s API describes a price; amounts in the currency''s minor unit. Its active and lookup_key follow the columns.';
+'The definition, as Stripe''s API describes a price; amounts in the currency''s minor unit. Its active and lookup_key
+follow the columns.';
 COMMENT ON COLUMN billing.prices.product IS 'The product that this is a price of; NULL when none was named.';
 COMMENT ON COLUMN billing.prices.active IS 'False once archived: no new subscription may use it; those that do go on.';
 COMMENT ON COLUMN billing.prices.lookup_key IS
@@ -39,8 +43,10 @@ COMMENT ON COLUMN billing.prices.archived_at IS 'Since when the price is archive
 COMMENT ON COLUMN billing.prices.currency IS 'ISO 4217 code in lower case; taken from the definition.';
 COMMENT ON COLUMN billing.prices.type IS 'one_time or recurring; taken from the definition.';
 COMMENT ON COLUMN billing.prices.usage_type IS
-'licensed (a quantity set in the subscription, billed in advance) or metered (usage, billed in arrears); NULL when one_time.';
-COMMENT ON COLUMN billing.prices.meter IS 'event_name of the meter of a metered price, also where the definition names its id; else NULL.';
+'licensed (a quantity set in the subscription, billed in advance) or metered (usage, billed in arrears); NULL when
+one_time.';
+COMMENT ON COLUMN billing.prices.meter IS
+'event_name of the meter of a metered price, also where the definition names its id; else NULL.';
 COMMENT ON COLUMN billing.prices."interval" IS 'day, week, month or year; NULL when one_time.';
 COMMENT ON COLUMN billing.prices.interval_count IS 'Intervals in one billing period; NULL when one_time.';
 SELECT pg_catalog.pg_extension_config_dump('billing.prices', '');
@@ -57,10 +63,13 @@ BEGIN
         RETURN NEW;  -- the column's own NOT NULL names the error
     END IF;
     IF TG_OP = 'UPDATE' THEN
-        IF (definition - ARRAY['active', 'lookup_key']) IS DISTINCT FROM (OLD.price::jsonb - ARRAY['active', 'lookup_key'])
-           OR (NEW.id, NEW.product, NEW.created, NEW.currency, NEW.type, NEW.usage_type, NEW.meter, NEW."interval", NEW.interval_count)
+        IF (definition - ARRAY['active', 'lookup_key'])
+              IS DISTINCT FROM (OLD.price::jsonb - ARRAY['active', 'lookup_key'])
+           OR (NEW.id, NEW.product, NEW.created, NEW.currency, NEW.type, NEW.usage_type, NEW.meter,
+               NEW."interval", NEW.interval_count)
               IS DISTINCT FROM
-              (OLD.id, OLD.product, OLD.created, OLD.currency, OLD.type, OLD.usage_type, OLD.meter, OLD."interval", OLD.interval_count)
+              (OLD.id, OLD.product, OLD.created, OLD.currency, OLD.type, OLD.usage_type, OLD.meter,
+               OLD."interval", OLD.interval_count)
         THEN
             RAISE EXCEPTION 'price "%" cannot change', OLD.id
                 USING ERRCODE = 'restrict_violation', SCHEMA = 'billing', TABLE = 'prices',
@@ -120,8 +129,9 @@ BEGIN
     RETURN NEW;
 END $$;
 COMMENT ON FUNCTION billing.prices_check() IS
-'Trigger: fills the columns that a price''s definition decides, resolves its meter, and keeps all but active and lookup_key from
-changing (23001). Errors: 23503 unknown meter; 55000 inactive meter; 23514 product named twice, differently.';
+'Trigger: fills the columns that a price''s definition decides, resolves its meter, and keeps all but active and
+lookup_key from changing (23001). Errors: 23503 unknown meter; 55000 inactive meter; 23514 product named twice,
+differently.';
 CREATE TRIGGER prices_check BEFORE INSERT OR UPDATE ON billing.prices
     FOR EACH ROW EXECUTE FUNCTION billing.prices_check();
 COMMENT ON TRIGGER prices_check ON billing.prices IS 'The columns follow the definition; the definition stays.';
@@ -158,10 +168,10 @@ BEGIN
     RETURN coalesce(price_id, create_price.id);
 END $$;
 COMMENT ON FUNCTION billing.create_price(billing.price, text, text) IS
-'Creates a price and returns its id: the one given, or a new one (price_...). The product comes from the argument or from the
-price itself; NULL for none. Again with the same id and data is no error. Errors: 23505 the id exists with other data, or another
-price on offer has the lookup_key; 23503 unknown product or meter; 55000 inactive meter; 23514 product named twice, differently;
-22004 price NULL.';
+'Creates a price and returns its id: the one given, or a new one (price_...). The product comes from the argument or
+from the price itself; NULL for none. Again with the same id and data is no error. Errors: 23505 the id exists with
+other data, or another price on offer has the lookup_key; 23503 unknown product or meter; 55000 inactive meter; 23514
+product named twice, differently; 22004 price NULL.';
 
 CREATE FUNCTION billing.set_price_active(price text, active boolean, archived_at timestamptz) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -193,5 +203,5 @@ CREATE FUNCTION billing.activate_price(price text) RETURNS text
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 RETURN billing.set_price_active(price, true, NULL);
 COMMENT ON FUNCTION billing.activate_price(text) IS
-'Takes archive_price back and returns the price''s id. Again is no error.
-Errors: 42704 unknown price; 23505 another price on offer has its lookup_key; 22004 NULL.';
+'Takes archive_price back and returns the price''s id. Again is no error. Errors: 42704 unknown price; 23505 another
+price on offer has its lookup_key; 22004 NULL.';

@@ -15,9 +15,12 @@ COMMENT ON TABLE billing.products IS
 COMMENT ON COLUMN billing.products.id IS 'The application''s own id, 1 to 255 characters, or one made here (prod_...).';
 COMMENT ON COLUMN billing.products.name IS 'Name for people, 1 to 250 characters; invoice lines carry it.';
 COMMENT ON COLUMN billing.products.description IS 'Longer text for people; NULL when there is none.';
-COMMENT ON COLUMN billing.products.unit_label IS 'What one unit is called ("seat"), 1 to 12 characters as in Stripe; NULL when there is none.';
-COMMENT ON COLUMN billing.products.active IS 'False once archived: for the application to offer it no more; its prices work on.';
-COMMENT ON COLUMN billing.products.metadata IS 'A JSON object that the application keeps here; it carries no meaning for billing.';
+COMMENT ON COLUMN billing.products.unit_label IS
+'What one unit is called ("seat"), 1 to 12 characters as in Stripe; NULL when there is none.';
+COMMENT ON COLUMN billing.products.active IS
+'False once archived: for the application to offer it no more; its prices work on.';
+COMMENT ON COLUMN billing.products.metadata IS
+'A JSON object that the application keeps here; it carries no meaning for billing.';
 COMMENT ON COLUMN billing.products.created IS 'When the row was made.';
 SELECT pg_catalog.pg_extension_config_dump('billing.products', '');
 
@@ -47,9 +50,9 @@ BEGIN
     RETURN create_product.id;
 END $$;
 COMMENT ON FUNCTION billing.create_product(text, text, text, text, jsonb) IS
-'Creates a product and returns its id. Creating it again with equal data is no error, so that a retry is safe.
-Errors: 23505 the id exists with other data; 23514 a text too short or too long, or metadata that is no JSON object;
-22004 id, name or metadata NULL.';
+'Creates a product and returns its id. Creating it again with equal data is no error, so that a retry is safe. Errors:
+23505 the id exists with other data; 23514 a text too short or too long, or metadata that is no JSON object; 22004 id,
+name or metadata NULL.';
 
 CREATE FUNCTION billing.set_product_active(product text, active boolean) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -64,7 +67,8 @@ BEGIN
     RETURN product;
 END $$;
 COMMENT ON FUNCTION billing.set_product_active(text, boolean) IS
-'Archives (false) or activates (true) a product and returns its id. Errors: 42704 unknown product; 22004 NULL. Internal.';
+'Archives (false) or activates (true) a product and returns its id. Errors: 42704 unknown product; 22004 NULL.
+Internal.';
 
 CREATE FUNCTION billing.archive_product(product text) RETURNS text
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -77,4 +81,5 @@ CREATE FUNCTION billing.activate_product(product text) RETURNS text
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 RETURN billing.set_product_active(product, true);
 COMMENT ON FUNCTION billing.activate_product(text) IS
-'Takes archive_product back and returns the product''s id. Again is no error. Errors: 42704 unknown product; 22004 NULL.';
+'Takes archive_product back and returns the product''s id. Again is no error. Errors: 42704 unknown product; 22004
+NULL.';

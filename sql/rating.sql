@@ -1,4 +1,4 @@
--- Rating: from a subscription's items and usage to the lines of an invoice. Previews, invoices and re-rating all come here.
+-- Rating: from a subscription's items and usage to the lines of an invoice. Previews, invoices and re-rating come here.
 
 CREATE FUNCTION billing.usage_state(event_name text, customer text, period_start timestamptz, period_end timestamptz)
 RETURNS text LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = auto AS $$
@@ -12,15 +12,15 @@ BEGIN
         since := '-infinity';
     END IF;
     -- Sums as well as times: clocks may step back, and one transaction may fold twice.
-    RETURN (SELECT concat_ws(' ', count(*), sum(b.event_count), sum(b.value_sum), sum(b.value_time_sum), sum(b.value_max),
-                             sum(b.value_min), sum(b.last_value), sum(extract(epoch FROM b.updated_at)))
+    RETURN (SELECT concat_ws(' ', count(*), sum(b.event_count), sum(b.value_sum), sum(b.value_time_sum),
+                             sum(b.value_max), sum(b.value_min), sum(b.last_value), sum(extract(epoch FROM b.updated_at)))
             FROM billing.usage_buckets b
             WHERE b.customer = usage_state.customer AND b.event_name = usage_state.event_name
               AND b.width = 'day' AND b.start >= since AND b.start < usage_state.period_end);
 END $$;
 COMMENT ON FUNCTION billing.usage_state(text, text, timestamptz, timestamptz) IS
-'A text that changes whenever the buckets that hold a period''s usage do: their number, sums and times of update. Cheaper than the
-usage itself, so it decides which invoiced periods are rated again. Internal.';
+'A text that changes whenever the buckets that hold a period''s usage do: their number, sums and times of update.
+Cheaper than the usage itself, so it decides which invoiced periods are rated again. Internal.';
 
 CREATE FUNCTION billing.rated_usage(
     price text, customer text, period_start timestamptz, period_end timestamptz,
@@ -31,16 +31,18 @@ DECLARE
     priced billing.prices;
 BEGIN
     SELECT p.* INTO priced FROM billing.prices p WHERE p.id = rated_usage.price;
-    quantity := greatest(coalesce(
-        billing.usage_quantity(priced.meter, rated_usage.customer, rated_usage.period_start, rated_usage.period_end), 0), 0);
-    usage_state := billing.usage_state(priced.meter, rated_usage.customer, rated_usage.period_start, rated_usage.period_end);
+    quantity := greatest(0, coalesce(billing.usage_quantity(
+        priced.meter, rated_usage.customer, rated_usage.period_start, rated_usage.period_end), 0));
+    usage_state := billing.usage_state(
+        priced.meter, rated_usage.customer, rated_usage.period_start, rated_usage.period_end);
     amount := billing.price_line_amount(priced.price, quantity);
 EXCEPTION WHEN numeric_value_out_of_range THEN
     amount := NULL;
 END $$;
 COMMENT ON FUNCTION billing.rated_usage(text, text, timestamptz, timestamptz) IS
-'A period''s usage of a metered price: quantity (never negative), its amount in minor units (rounded once, half away from zero;
-NULL beyond bigint, so that one customer''s bad usage stops nobody else''s invoice), and the state it was read in. Internal.';
+'A period''s usage of a metered price: quantity (never negative), its amount in minor units (rounded once, half away
+from zero; NULL beyond bigint, so that one customer''s bad usage stops nobody else''s invoice), and the state it was
+read in. Internal.';
 
 CREATE FUNCTION billing.licensed_lines(
     subscription billing.subscriptions, part_start timestamptz, part_end timestamptz, whole tstzrange
@@ -54,10 +56,12 @@ LANGUAGE sql STABLE AS $$
            CASE WHEN whole IS NULL THEN 0
                 WHEN tstzrange(part_start, part_end) = whole THEN billing.price_line_amount(p.price, i.quantity)
                 WHEN subscription.proration_behavior <> 'none'
-                    THEN billing.prorated_amount(billing.price_amount(p.price, i.quantity), tstzrange(part_start, part_end), whole)
+                    THEN billing.prorated_amount(
+                        billing.price_amount(p.price, i.quantity), tstzrange(part_start, part_end), whole)
                 WHEN part_start > lower(whole) THEN 0
                 ELSE billing.price_line_amount(p.price, i.quantity) END,
-           part_start, part_end, whole IS NOT NULL AND tstzrange(part_start, part_end) <> whole AND subscription.proration_behavior <> 'none'
+           part_start, part_end,
+           whole IS NOT NULL AND tstzrange(part_start, part_end) <> whole AND subscription.proration_behavior <> 'none'
     FROM billing.subscription_items i
     JOIN billing.prices p ON p.id = i.price
     LEFT JOIN billing.products d ON d.id = p.product
@@ -65,8 +69,8 @@ LANGUAGE sql STABLE AS $$
     ORDER BY i.created, i.id
 $$;
 COMMENT ON FUNCTION billing.licensed_lines(billing.subscriptions, timestamptz, timestamptz, tstzrange) IS
-'The lines of a subscription''s licensed items for a period, in advance. whole is the uncut period to prorate by, NULL in a trial,
-which is free. Errors: 22003 an amount beyond bigint. Internal.';
+'The lines of a subscription''s licensed items for a period, in advance. whole is the uncut period to prorate by, NULL
+in a trial, which is free. Errors: 22003 an amount beyond bigint. Internal.';
 
 CREATE FUNCTION billing.cycle_lines(subscription billing.subscriptions)
 RETURNS TABLE (subscription_item text, price text, description text, quantity numeric, amount bigint,
@@ -83,7 +87,8 @@ LANGUAGE sql STABLE AS $$
        AND subscription.current_period_start < subscription.current_period_end
      ORDER BY i.created, i.id)
     UNION ALL
-    (SELECT x.subscription_item, x.price, x.description, x.quantity, x.amount, x.period_start, x.period_end, true, 'licensed'
+    (SELECT x.subscription_item, x.price, x.description, x.quantity, x.amount, x.period_start, x.period_end, true,
+            'licensed'
      FROM billing.invoice_items x
      WHERE x.subscription = subscription.id AND x.cycle_start = subscription.current_period_start
      ORDER BY x.created, x.id)
@@ -94,8 +99,9 @@ LANGUAGE sql STABLE AS $$
      WHERE NOT billing.subscription_ends(subscription))
 $$;
 COMMENT ON FUNCTION billing.cycle_lines(billing.subscriptions) IS
-'The lines of the invoice at the end of a subscription''s current period: its usage, not rated yet (quantity and amount 0; none
-of a trial), prorations of changes during it, and the licensed items of the next period unless the subscription ends. Internal.';
+'The lines of the invoice at the end of a subscription''s current period: its usage, not rated yet (quantity and
+amount 0; none of a trial), prorations of changes during it, and the licensed items of the next period unless the
+subscription ends. Internal.';
 
 CREATE FUNCTION billing.late_usage_of_item(item text)
 RETURNS TABLE (subscription_item text, price text, description text, quantity numeric, amount bigint,
@@ -130,14 +136,15 @@ BEGIN
     ) b
     JOIN billing.prices p ON p.id = b.price
     CROSS JOIN LATERAL billing.rated_usage(b.price, b.customer, b.period_start, b.period_end) r
-    WHERE (pending OR billing.usage_state(p.meter, b.customer, b.period_start, b.period_end) IS DISTINCT FROM b.usage_state)
+    WHERE (pending
+           OR billing.usage_state(p.meter, b.customer, b.period_start, b.period_end) IS DISTINCT FROM b.usage_state)
       AND r.amount IS DISTINCT FROM b.amount::bigint
     ORDER BY b.period_start;
 END $$;
 COMMENT ON FUNCTION billing.late_usage_of_item(text) IS
-'What usage that arrived (or was cancelled) since the periods of a metered item were invoiced changes: one row per period, with the
-whole period re-rated at its own price, less all that was billed for it. amount is NULL where that is beyond bigint. No rows when
-billing.late_usage is ignore. Internal.';
+'What usage that arrived (or was cancelled) since the periods of a metered item were invoiced changes: one row per
+period, with the whole period re-rated at its own price, less all that was billed for it. amount is NULL where that is
+beyond bigint. No rows when billing.late_usage is ignore. Internal.';
 
 CREATE FUNCTION billing.rate_drafts(invoices text[]) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -145,7 +152,8 @@ SET plan_cache_mode = force_custom_plan AS $$
 #variable_conflict use_column
 BEGIN
     UPDATE billing.invoice_lines l
-    SET quantity = r.quantity, amount = coalesce(r.amount, 0), usage_state = CASE WHEN r.amount IS NOT NULL THEN r.usage_state END
+    SET quantity = r.quantity, amount = coalesce(r.amount, 0),
+        usage_state = CASE WHEN r.amount IS NOT NULL THEN r.usage_state END
     FROM (SELECT u.id, r.*
           FROM billing.invoice_lines u
           JOIN billing.invoices i ON i.id = u.invoice
@@ -173,7 +181,8 @@ BEGIN
         amount_due = CASE WHEN fits THEN greatest(sums.amount, 0) ELSE 0 END,
         line_count = sums.count,
         finalization_error = CASE
-            WHEN sums.unrated IS NOT NULL THEN format('the amount of line "%s" is beyond the range of bigint', sums.unrated)
+            WHEN sums.unrated IS NOT NULL
+                THEN format('the amount of line "%s" is beyond the range of bigint', sums.unrated)
             WHEN NOT fits THEN 'the total is beyond the range of bigint' END
     FROM (SELECT l.invoice, count(*) AS count, sum(l.amount) AS amount,
                  min(l.id) FILTER (WHERE l.kind = 'usage' AND l.usage_state IS NULL) AS unrated
@@ -182,5 +191,5 @@ BEGIN
     WHERE i.id = sums.invoice;
 END $$;
 COMMENT ON FUNCTION billing.rate_drafts(text[]) IS
-'Rates the usage of drafts with what is known now, late usage of earlier periods too, and adds their lines up. The caller holds
-their locks. A draft whose amounts bigint cannot hold gets a finalization_error. Internal.';
+'Rates the usage of drafts with what is known now, late usage of earlier periods too, and adds their lines up. The
+caller holds their locks. A draft whose amounts bigint cannot hold gets a finalization_error. Internal.';

@@ -12,14 +12,15 @@ BEGIN
         RAISE EXCEPTION 'invoice "%" does not exist', invoice
             USING ERRCODE = 'undefined_object', HINT = 'See billing.invoices for the invoices there are.';
     ELSIF as_of < coalesce(found.finalized_at, found.created) THEN
-        RAISE EXCEPTION 'as_of % is before invoice "%", which is of %', as_of, invoice, coalesce(found.finalized_at, found.created)
+        RAISE EXCEPTION 'as_of % is before invoice "%", which is of %',
+                as_of, invoice, coalesce(found.finalized_at, found.created)
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Pass a later as_of.';
     END IF;
     RETURN found;
 END $$;
 COMMENT ON FUNCTION billing.lock_invoice(text, timestamptz) IS
-'Locks an invoice that is to change at as_of until the transaction ends and returns it.
-Errors: 42704 unknown; 22023 as_of before the invoice or infinite; 22004 NULL. Internal.';
+'Locks an invoice that is to change at as_of until the transaction ends and returns it. Errors: 42704 unknown; 22023
+as_of before the invoice or infinite; 22004 NULL. Internal.';
 
 CREATE FUNCTION billing.finalize_invoice(invoice text, as_of timestamptz DEFAULT now()) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -41,8 +42,9 @@ BEGIN
     RETURN invoice;
 END $$;
 COMMENT ON FUNCTION billing.finalize_invoice(text, timestamptz) IS
-'Finalizes a draft before its grace is over, with the usage known now, and returns its id. One that is final already stays as it is.
-Errors: 42704 unknown; 55000 void; 22003 an amount beyond bigint; 22023 as_of before the invoice or infinite; 22004 NULL.';
+'Finalizes a draft before its grace is over, with the usage known now, and returns its id. One that is final already
+stays as it is. Errors: 42704 unknown; 55000 void; 22003 an amount beyond bigint; 22023 as_of before the invoice or
+infinite; 22004 NULL.';
 
 CREATE FUNCTION billing.settle_invoice(invoice text, status text, as_of timestamptz) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -70,27 +72,27 @@ BEGIN
     RETURN found.id;
 END $$;
 COMMENT ON FUNCTION billing.settle_invoice(text, text, timestamptz) IS
-'Moves a finalized invoice to paid, void or uncollectible and returns its id. Errors: 42704 unknown; 55000 forbidden change, naming both
-states; 22023 as_of before the invoice or infinite; 22004 NULL. Internal.';
+'Moves a finalized invoice to paid, void or uncollectible and returns its id. Errors: 42704 unknown; 55000 forbidden
+change, naming both states; 22023 as_of before the invoice or infinite; 22004 NULL. Internal.';
 
 CREATE FUNCTION billing.void_invoice(invoice text, as_of timestamptz DEFAULT now()) RETURNS text
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 RETURN billing.settle_invoice(invoice, 'void', as_of);
 COMMENT ON FUNCTION billing.void_invoice(text, timestamptz) IS
-'Voids an open or uncollectible invoice and returns its id: what it asked for is waived and not billed again; credit it had used goes
-back to the customer''s balance; it keeps its number. Errors: 42704 unknown; 55000 draft, paid or void; 22023 as_of before the invoice or
-infinite; 22004 NULL.';
+'Voids an open or uncollectible invoice and returns its id: what it asked for is waived and not billed again; credit
+it had used goes back to the customer''s balance; it keeps its number. Errors: 42704 unknown; 55000 draft, paid or
+void; 22023 as_of before the invoice or infinite; 22004 NULL.';
 
 CREATE FUNCTION billing.mark_invoice_paid(invoice text, as_of timestamptz DEFAULT now()) RETURNS text
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 RETURN billing.settle_invoice(invoice, 'paid', as_of);
 COMMENT ON FUNCTION billing.mark_invoice_paid(text, timestamptz) IS
-'Notes that an open or uncollectible invoice was paid at as_of and returns its id. Errors: 42704 unknown; 55000 draft, paid or void;
-22023 as_of before the invoice or infinite; 22004 NULL.';
+'Notes that an open or uncollectible invoice was paid at as_of and returns its id. Errors: 42704 unknown; 55000 draft,
+paid or void; 22023 as_of before the invoice or infinite; 22004 NULL.';
 
 CREATE FUNCTION billing.mark_invoice_uncollectible(invoice text, as_of timestamptz DEFAULT now()) RETURNS text
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 RETURN billing.settle_invoice(invoice, 'uncollectible', as_of);
 COMMENT ON FUNCTION billing.mark_invoice_uncollectible(text, timestamptz) IS
-'Notes that an open invoice will not be paid and returns its id; it may still be paid or voided. Errors: 42704 unknown; 55000 not open;
-22023 as_of before the invoice or infinite; 22004 NULL.';
+'Notes that an open invoice will not be paid and returns its id; it may still be paid or voided. Errors: 42704
+unknown; 55000 not open; 22023 as_of before the invoice or infinite; 22004 NULL.';

@@ -24,7 +24,8 @@ BEGIN
     made.trial_end := coalesce((definition ->> 'trial_end')::timestamptz,
                                made.start_date + make_interval(days => (definition ->> 'trial_period_days')::integer));
     made.trial_start := CASE WHEN made.trial_end IS NOT NULL THEN made.start_date END;
-    made.billing_cycle_anchor := coalesce((definition ->> 'billing_cycle_anchor')::timestamptz, made.trial_end, made.start_date);
+    made.billing_cycle_anchor := coalesce((definition ->> 'billing_cycle_anchor')::timestamptz,
+                                          made.trial_end, made.start_date);
     made.cancel_at := (definition ->> 'cancel_at')::timestamptz;
     made.cancel_at_period_end := coalesce((definition ->> 'cancel_at_period_end')::boolean, false);
     made.canceled_at := CASE WHEN made.cancel_at IS NOT NULL OR made.cancel_at_period_end THEN as_of END;
@@ -48,8 +49,8 @@ BEGIN
     END IF;
 
     FOR item IN
-        SELECT i.value ->> 'price' AS price, (i.value ->> 'quantity')::bigint AS quantity, p.id, p.active, p.type, p.usage_type,
-               count(*) OVER (PARTITION BY i.value ->> 'price') AS times
+        SELECT i.value ->> 'price' AS price, (i.value ->> 'quantity')::bigint AS quantity,
+               p.id, p.active, p.type, p.usage_type, p.price AS terms
         FROM jsonb_array_elements(definition -> 'items') WITH ORDINALITY i (value, place)
         LEFT JOIN billing.prices p ON p.id = i.value ->> 'price'
         ORDER BY i.place
@@ -64,24 +65,22 @@ BEGIN
         ELSIF item.type <> 'recurring' THEN
             RAISE EXCEPTION 'price "%" is %: a subscription takes recurring prices only', item.price, item.type
                 USING ERRCODE = 'invalid_parameter_value', HINT = 'Use a price with "recurring".';
-        ELSIF item.times > 1 THEN
-            RAISE EXCEPTION 'price "%" is in the subscription % times', item.price, item.times
-                USING ERRCODE = 'invalid_parameter_value', HINT = 'Use one item and its quantity.';
         ELSIF item.usage_type = 'metered' AND item.quantity IS NOT NULL THEN
             RAISE EXCEPTION 'quantity % of metered price "%"', item.quantity, item.price
                 USING ERRCODE = 'invalid_parameter_value', HINT = 'Leave quantity out: usage is the quantity.';
+        ELSIF item.usage_type = 'licensed' THEN
+            -- Here and not in the run that first bills it, which it would stop for everybody.
+            PERFORM billing.price_line_amount(item.terms, coalesce(item.quantity, 1));
         END IF;
     END LOOP;
     SELECT min(p."interval") AS "interval", min(p.interval_count) AS interval_count, min(p.currency) AS currency,
            string_agg(DISTINCT p.interval_count || ' ' || p."interval", ', ') AS intervals,
            string_agg(DISTINCT p.currency, ', ') AS currencies,
-           count(DISTINCT p.currency) AS currency_count, count(DISTINCT (p."interval", p.interval_count)) AS interval_kinds
+           count(DISTINCT p.currency) AS currency_count,
+           count(DISTINCT (p."interval", p.interval_count)) AS interval_kinds
     INTO terms
     FROM jsonb_array_elements(definition -> 'items') i (value) JOIN billing.prices p ON p.id = i.value ->> 'price';
-    IF terms.interval_kinds = 0 IS NOT FALSE THEN
-        RAISE EXCEPTION 'the subscription has no items'
-            USING ERRCODE = 'invalid_parameter_value', HINT = 'Give at least one item with a price.';
-    ELSIF terms.interval_kinds > 1 THEN
+    IF terms.interval_kinds > 1 THEN
         RAISE EXCEPTION 'prices with different intervals in one subscription: %', terms.intervals
             USING ERRCODE = 'feature_not_supported', HINT = 'Make one subscription for each interval.';
     ELSIF terms.currency_count > 1 OR terms.currency <> definition ->> 'currency' THEN
@@ -104,8 +103,8 @@ BEGIN
     made.next_invoice_at := period.period_end;
     INSERT INTO billing.subscriptions SELECT made.*;
     INSERT INTO billing.subscription_items (subscription, price, quantity, created, metadata)
-    SELECT made.id, p.id, CASE WHEN p.usage_type = 'licensed' THEN coalesce((i.value ->> 'quantity')::bigint, 1) END, as_of,
-           coalesce(i.value -> 'metadata', '{}')
+    SELECT made.id, p.id, CASE WHEN p.usage_type = 'licensed' THEN coalesce((i.value ->> 'quantity')::bigint, 1) END,
+           as_of, coalesce(i.value -> 'metadata', '{}')
     FROM jsonb_array_elements(definition -> 'items') WITH ORDINALITY i (value, place)
     JOIN billing.prices p ON p.id = i.value ->> 'price'
     ORDER BY i.place;
@@ -117,7 +116,8 @@ BEGIN
                 'subscription_create', made.collection_method)
         RETURNING id INTO invoice_id;
         INSERT INTO billing.invoice_lines
-            (invoice, subscription_item, price, kind, description, quantity, amount, period_start, period_end, proration)
+            (invoice, subscription_item, price, kind, description, quantity, amount, period_start, period_end,
+             proration)
         SELECT invoice_id, l.subscription_item, l.price, 'licensed', l.description, l.quantity, l.amount,
                l.period_start, l.period_end, l.proration
         FROM billing.licensed_lines(made, period.period_start, period.period_end, period.whole) l;
@@ -129,12 +129,13 @@ BEGIN
     RETURN made.id;
 END $$;
 COMMENT ON FUNCTION billing.create_subscription(billing.subscription, text, timestamptz) IS
-'Starts a subscription at its start_date (default as_of) and returns its id: the one given, or a new one (sub_...). Its licensed items
-are invoiced at once for the first period, which ends at the first boundary of billing_cycle_anchor (default: the trial''s end, else the
-start) and is prorated by the second when it is shorter than a whole one; usage never is. Until trial_end licensed items are free
-("Free trial" lines of 0) and usage is not billed. A start in the past is caught up by generate_invoices, period by period.
-Errors: 23503 unknown customer or price; 23505 the id exists; 55000 archived price; 22023 one-time price, a price twice, a metered price
-with a quantity, several currencies, start_date after as_of, trial_end or cancel_at not after the start; 0A000 prices with different
+'Starts a subscription at its start_date (default as_of) and returns its id: the one given, or a new one (sub_...).
+Its licensed items are invoiced at once for the first period, which ends at the first boundary of billing_cycle_anchor
+(default: the trial''s end, else the start) and is prorated by the second when it is shorter than a whole one; usage
+never is. Until trial_end licensed items are free ("Free trial" lines of 0) and usage is not billed. A start in the
+past is caught up by generate_invoices, period by period. Errors: 23503 unknown customer or price; 23505 the id
+exists; 55000 archived price; 22003 an amount beyond bigint; 22023 one-time price, a metered price with a quantity,
+several currencies, start_date after as_of, trial_end or cancel_at not after the start; 0A000 prices with different
 intervals, a field that is not built yet; 22004 NULL.';
 
 CREATE FUNCTION billing.current_subscription(subscription text, as_of timestamptz) RETURNS billing.subscriptions
@@ -181,8 +182,9 @@ BEGIN
     THEN
         RETURN;
     END IF;
-    INSERT INTO billing.invoice_items (subscription, cycle_start, subscription_item, price, description, quantity, amount,
-                                       period_start, period_end, created)
+    INSERT INTO billing.invoice_items
+        (subscription, cycle_start, subscription_item, price, description, quantity, amount, period_start, period_end,
+         created)
     SELECT subscription.id, subscription.current_period_start, i.id, i.price,
            CASE WHEN sign < 0 THEN 'Unused time: ' ELSE 'Remaining time: ' END
                || prorate_subscription.quantity || ' × ' || coalesce(p.price::jsonb ->> 'nickname', d.name, p.id),
@@ -195,9 +197,10 @@ BEGIN
     LEFT JOIN billing.products d ON d.id = p.product
     WHERE i.id = item;
 END $$;
-COMMENT ON FUNCTION billing.prorate_subscription(billing.subscriptions, text, bigint, timestamptz, timestamptz, integer, timestamptz) IS
-'Notes that part of the current period of a licensed item is given back (sign -1) or charged for (1), by its share of a whole period.
-Internal.';
+COMMENT ON FUNCTION billing.prorate_subscription(
+    billing.subscriptions, text, bigint, timestamptz, timestamptz, integer, timestamptz) IS
+'Notes that part of the current period of a licensed item is given back (sign -1) or charged for (1), by its share of
+a whole period. Internal.';
 
 CREATE FUNCTION billing.update_subscription(subscription text, changes jsonb, as_of timestamptz DEFAULT now())
 RETURNS text
@@ -215,9 +218,12 @@ BEGIN
     PERFORM billing.require_argument('changes', changes);
     IF jsonb_typeof(changes) <> 'object' THEN
         RAISE EXCEPTION 'changes is a JSON %, not an object', jsonb_typeof(changes)
-            USING ERRCODE = 'invalid_parameter_value', HINT = 'Pass the fields to change, such as {"cancel_at_period_end": true}.';
+            USING ERRCODE = 'invalid_parameter_value',
+                  HINT = 'Pass the fields to change, such as {"cancel_at_period_end": true}.';
     END IF;
-    IF jsonb_typeof(changes -> 'items') <> 'array' OR jsonb_path_exists(changes, '$.items[*] ? (@.type() != "object")') THEN
+    IF jsonb_typeof(changes -> 'items') <> 'array'
+       OR jsonb_path_exists(changes, '$.items[*] ? (@.type() != "object")')
+    THEN
         RAISE EXCEPTION 'items % is not an array of objects', changes -> 'items'
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Pass [{"id": "si_...", "quantity": 2}].';
     END IF;
@@ -232,7 +238,7 @@ BEGIN
     IF unknown IS NOT NULL THEN
         RAISE EXCEPTION 'a subscription''s "%" cannot be changed yet', unknown
             USING ERRCODE = 'feature_not_supported',
-                  HINT = 'description, metadata, cancel_at, cancel_at_period_end and items with id and quantity can be.';
+                  HINT = 'Change description, metadata, cancel_at, cancel_at_period_end, items with id and quantity.';
     END IF;
     behavior := coalesce(changes ->> 'proration_behavior', 'create_prorations');
     IF behavior NOT IN ('create_prorations', 'none') THEN
@@ -242,9 +248,11 @@ BEGIN
     found := billing.current_subscription(update_subscription.subscription, as_of);
 
     FOR item IN
-        SELECT i.value ->> 'id' AS given_id, (i.value ->> 'quantity')::bigint AS quantity, t.id, t.quantity AS old_quantity
+        SELECT i.value ->> 'id' AS given_id, (i.value ->> 'quantity')::bigint AS quantity,
+               t.id, t.quantity AS old_quantity, p.price AS terms
         FROM jsonb_path_query(changes, '$.items[*]') i (value)
         LEFT JOIN billing.subscription_items t ON t.id = i.value ->> 'id' AND t.subscription = found.id
+        LEFT JOIN billing.prices p ON p.id = t.price
     LOOP
         IF item.id IS NULL THEN
             RAISE EXCEPTION 'subscription "%" has no item "%"', found.id, item.given_id
@@ -253,9 +261,12 @@ BEGIN
             RAISE EXCEPTION 'quantity % of metered item "%"', item.quantity, item.id
                 USING ERRCODE = 'invalid_parameter_value', HINT = 'Leave quantity out: usage is the quantity.';
         ELSIF item.quantity <> item.old_quantity THEN
+            PERFORM billing.price_line_amount(item.terms, item.quantity);  -- or later a run would fail for everybody
             IF behavior = 'create_prorations' THEN
-                PERFORM billing.prorate_subscription(found, item.id, item.old_quantity, as_of, found.current_period_end, -1, as_of);
-                PERFORM billing.prorate_subscription(found, item.id, item.quantity, as_of, found.current_period_end, 1, as_of);
+                PERFORM billing.prorate_subscription(
+                    found, item.id, item.old_quantity, as_of, found.current_period_end, -1, as_of);
+                PERFORM billing.prorate_subscription(
+                    found, item.id, item.quantity, as_of, found.current_period_end, 1, as_of);
             END IF;
             UPDATE billing.subscription_items t SET quantity = item.quantity WHERE t.id = item.id;
         END IF;
@@ -276,8 +287,10 @@ BEGIN
             FOR licensed IN SELECT i.id, i.quantity FROM billing.subscription_items i
                             WHERE i.subscription = found.id AND i.quantity IS NOT NULL ORDER BY i.created, i.id
             LOOP
-                PERFORM billing.prorate_subscription(found, licensed.id, licensed.quantity, new_end, found.current_period_end, -1, as_of);
-                PERFORM billing.prorate_subscription(found, licensed.id, licensed.quantity, found.current_period_end, new_end, 1, as_of);
+                PERFORM billing.prorate_subscription(
+                    found, licensed.id, licensed.quantity, new_end, found.current_period_end, -1, as_of);
+                PERFORM billing.prorate_subscription(
+                    found, licensed.id, licensed.quantity, found.current_period_end, new_end, 1, as_of);
             END LOOP;
         END IF;
         found.current_period_end := new_end;
@@ -289,7 +302,8 @@ BEGIN
         next_invoice_at = found.current_period_end,
         cancel_at = found.cancel_at,
         cancel_at_period_end = found.cancel_at_period_end,
-        canceled_at = CASE WHEN found.cancel_at IS NOT NULL OR found.cancel_at_period_end THEN coalesce(s.canceled_at, as_of) END,
+        canceled_at = CASE WHEN found.cancel_at IS NOT NULL OR found.cancel_at_period_end
+                           THEN coalesce(s.canceled_at, as_of) END,
         description = CASE WHEN changes ? 'description' THEN changes ->> 'description' ELSE s.description END,
         metadata = CASE jsonb_typeof(changes -> 'metadata')
             WHEN 'null' THEN '{}'
@@ -301,12 +315,13 @@ BEGIN
     RETURN found.id;
 END $$;
 COMMENT ON FUNCTION billing.update_subscription(text, jsonb, timestamptz) IS
-'Changes a subscription at as_of and returns its id. Fields, as in Stripe''s API: description; metadata (merged; a key set to null or ""
-is removed); cancel_at_period_end; cancel_at (a time, or null to take it back; the current period is cut there); items, each with id and
-quantity of a licensed item. Unless proration_behavior is none, the unused time of the old terms is given back and the remaining time of
-the new ones charged on the invoice that ends the current period. Errors: 0A000 any other field, naming it; 42704 unknown
-subscription or item; 55000 canceled; 22023 a quantity for a metered item, cancel_at not after as_of, as_of before the current period;
-23514 a negative quantity; 22004 NULL.';
+'Changes a subscription at as_of and returns its id. Fields, as in Stripe''s API: description; metadata (merged; a key
+set to null or "" is removed); cancel_at_period_end; cancel_at (a time, or null to take it back; the current period is
+cut there); items, each with id and quantity of a licensed item. Unless proration_behavior is none, the unused time of
+the old terms is given back and the remaining time of the new ones charged on the invoice that ends the current
+period. Errors: 0A000 any other field, naming it; 42704 unknown subscription or item; 55000 canceled; 22023 a quantity
+for a metered item, cancel_at not after as_of, as_of before the current period; 22003 an amount beyond bigint; 23514 a
+negative quantity; 22004 NULL.';
 
 CREATE FUNCTION billing.cancel_subscription(
     subscription text, at_period_end boolean DEFAULT false, as_of timestamptz DEFAULT now()
@@ -329,7 +344,7 @@ BEGIN
     RETURN found.id;
 END $$;
 COMMENT ON FUNCTION billing.cancel_subscription(text, boolean, timestamptz) IS
-'Ends a subscription and returns its id: with its current period (at_period_end), or at as_of. Its usage until then is on a last
-invoice that the next generate_invoices makes; Stripe discards it by default on an immediate cancellation. What was paid in advance is
-not given back. Errors: 42704 unknown subscription; 55000 canceled already; 22023 as_of before the current period or infinite;
-22004 NULL.';
+'Ends a subscription and returns its id: with its current period (at_period_end), or at as_of. Its usage until then is
+on a last invoice that the next generate_invoices makes; Stripe discards it by default on an immediate cancellation.
+What was paid in advance is not given back. Errors: 42704 unknown subscription; 55000 canceled already; 22023 as_of
+before the current period or infinite; 22004 NULL.';

@@ -1,5 +1,5 @@
--- Subscriptions: who is billed at which prices, and since when. Made and changed by functions only: a subscription, its items
--- and its first invoice belong together.
+-- Subscriptions: who is billed at which prices, and since when. Made and changed by functions only: a subscription,
+-- its items and its first invoice belong together.
 
 CREATE TABLE billing.subscriptions (
     id text COLLATE "C" PRIMARY KEY DEFAULT billing.generate_id('sub')
@@ -32,45 +32,57 @@ CREATE TABLE billing.subscriptions (
     created timestamptz NOT NULL,
     next_invoice_at timestamptz,
     CONSTRAINT subscriptions_period_ordered CHECK (current_period_start <= current_period_end),
-    CONSTRAINT subscriptions_trial_ordered CHECK (trial_start < trial_end AND (trial_start IS NULL) = (trial_end IS NULL)),
+    CONSTRAINT subscriptions_trial_ordered
+        CHECK (trial_start < trial_end AND (trial_start IS NULL) = (trial_end IS NULL)),
     CONSTRAINT subscriptions_ended_when_canceled CHECK ((status = 'canceled') = (ended_at IS NOT NULL)),
     CONSTRAINT subscriptions_running_are_billed CHECK (status = 'canceled' OR next_invoice_at = current_period_end)
 );
-CREATE INDEX subscriptions_next_invoice_at_idx ON billing.subscriptions (next_invoice_at) WHERE next_invoice_at IS NOT NULL;
+CREATE INDEX subscriptions_next_invoice_at_idx ON billing.subscriptions (next_invoice_at)
+    WHERE next_invoice_at IS NOT NULL;
 CREATE INDEX subscriptions_customer_idx ON billing.subscriptions (customer);
 COMMENT ON TABLE billing.subscriptions IS
-'Who is billed at which prices. Two subscriptions of one customer with prices on the same meter each bill all of the usage, as
-in Stripe: usage belongs to a customer and a meter, not to a subscription.';
+'Who is billed at which prices. Two subscriptions of one customer with prices on the same meter each bill all of the
+usage, as in Stripe: usage belongs to a customer and a meter, not to a subscription.';
 COMMENT ON COLUMN billing.subscriptions.id IS 'The application''s own id, or one made here (sub_...).';
 COMMENT ON COLUMN billing.subscriptions.customer IS 'Who is billed.';
 COMMENT ON COLUMN billing.subscriptions.status IS
 'trialing, active or canceled, as of the last period boundary that generate_invoices has passed.';
-COMMENT ON COLUMN billing.subscriptions.current_period_start IS 'Start (inclusive) of the first period whose usage is not on an invoice yet.';
+COMMENT ON COLUMN billing.subscriptions.current_period_start IS
+'Start (inclusive) of the first period whose usage is not on an invoice yet.';
 COMMENT ON COLUMN billing.subscriptions.current_period_end IS
-'End (exclusive) of that period: the next boundary, the trial''s end, or the subscription''s own end, whichever comes first.';
+'End (exclusive) of that period: the next boundary, the trial''s end, or the subscription''s own end, whichever comes
+first.';
 COMMENT ON COLUMN billing.subscriptions.currency IS 'ISO 4217 code in lower case of all its prices.';
-COMMENT ON COLUMN billing.subscriptions.billing_cycle_anchor IS 'All period boundaries are whole periods away from this time.';
+COMMENT ON COLUMN billing.subscriptions.billing_cycle_anchor IS
+'All period boundaries are whole periods away from this time.';
 COMMENT ON COLUMN billing.subscriptions."interval" IS 'day, week, month or year: that of all its prices.';
 COMMENT ON COLUMN billing.subscriptions.interval_count IS 'Intervals in one period.';
 COMMENT ON COLUMN billing.subscriptions.start_date IS 'From when it is billed; not after created.';
 COMMENT ON COLUMN billing.subscriptions.trial_start IS 'Start of the trial; NULL without one.';
-COMMENT ON COLUMN billing.subscriptions.trial_end IS 'End (exclusive) of the trial: until then licensed items are free and usage is not billed.';
-COMMENT ON COLUMN billing.subscriptions.cancel_at IS 'When it is to end; the period then running is cut there. NULL: no such time.';
+COMMENT ON COLUMN billing.subscriptions.trial_end IS
+'End (exclusive) of the trial: until then licensed items are free and usage is not billed.';
+COMMENT ON COLUMN billing.subscriptions.cancel_at IS
+'When it is to end; the period then running is cut there. NULL: no such time.';
 COMMENT ON COLUMN billing.subscriptions.cancel_at_period_end IS 'True: it ends with the current period.';
 COMMENT ON COLUMN billing.subscriptions.canceled_at IS 'When its cancellation was asked for; NULL when it was not.';
 COMMENT ON COLUMN billing.subscriptions.ended_at IS 'When it ended; NULL while it has not.';
 COMMENT ON COLUMN billing.subscriptions.collection_method IS
 'charge_automatically, or send_invoice: then the first invoice too stays a draft for billing.finalization_delay.';
-COMMENT ON COLUMN billing.subscriptions.days_until_due IS 'Days from finalization to due_date of an invoice; NULL: no due date.';
+COMMENT ON COLUMN billing.subscriptions.days_until_due IS
+'Days from finalization to due_date of an invoice; NULL: no due date.';
 COMMENT ON COLUMN billing.subscriptions.proration_behavior IS
-'none: a stub period before the first boundary is free and one cut by cancel_at costs all; else licensed items are prorated.';
+'none: a stub period before the first boundary is free and one cut by cancel_at costs all; else licensed items are
+prorated.';
 COMMENT ON COLUMN billing.subscriptions.description IS 'Text for people; NULL when there is none.';
-COMMENT ON COLUMN billing.subscriptions.metadata IS 'A JSON object that the application keeps here; it carries no meaning for billing.';
-COMMENT ON COLUMN billing.subscriptions.definition IS 'What create_subscription was given; later changes are in the columns only.';
+COMMENT ON COLUMN billing.subscriptions.metadata IS
+'A JSON object that the application keeps here; it carries no meaning for billing.';
+COMMENT ON COLUMN billing.subscriptions.definition IS
+'What create_subscription was given; later changes are in the columns only.';
 COMMENT ON COLUMN billing.subscriptions.created IS 'The as_of of its creation.';
 COMMENT ON COLUMN billing.subscriptions.next_invoice_at IS
 'When its next invoice is due, which is current_period_end; NULL once nothing is left to bill.';
 COMMENT ON INDEX billing.subscriptions_next_invoice_at_idx IS 'Finds what generate_invoices has to bill.';
+COMMENT ON INDEX billing.subscriptions_customer_idx IS 'Finds the subscriptions of a customer.';
 SELECT pg_catalog.pg_extension_config_dump('billing.subscriptions', '');
 
 CREATE TABLE billing.subscription_items (
@@ -88,9 +100,12 @@ COMMENT ON TABLE billing.subscription_items IS 'The prices of a subscription, ea
 COMMENT ON COLUMN billing.subscription_items.id IS 'The item''s id (si_...).';
 COMMENT ON COLUMN billing.subscription_items.subscription IS 'The subscription it is an item of.';
 COMMENT ON COLUMN billing.subscription_items.price IS 'What it costs: a recurring price.';
-COMMENT ON COLUMN billing.subscription_items.quantity IS 'Units of a licensed price; NULL for a metered one, whose quantity is its usage.';
+COMMENT ON COLUMN billing.subscription_items.quantity IS
+'Units of a licensed price; NULL for a metered one, whose quantity is its usage.';
 COMMENT ON COLUMN billing.subscription_items.created IS 'The as_of of its creation.';
-COMMENT ON COLUMN billing.subscription_items.metadata IS 'A JSON object that the application keeps here; it carries no meaning for billing.';
+COMMENT ON COLUMN billing.subscription_items.metadata IS
+'A JSON object that the application keeps here; it carries no meaning for billing.';
+COMMENT ON INDEX billing.subscription_items_price_idx IS 'Finds the subscriptions that use a price.';
 SELECT pg_catalog.pg_extension_config_dump('billing.subscription_items', '');
 
 CREATE FUNCTION billing.subscription_period(
@@ -102,8 +117,8 @@ CREATE FUNCTION billing.subscription_period(
                                            subscription.interval_count, at)) w (whole)
 $$;
 COMMENT ON FUNCTION billing.subscription_period(billing.subscriptions, timestamptz) IS
-'The billed period of a subscription that starts at a time: to the next boundary of its anchor, or to cancel_at if that is sooner.
-whole is the uncut period, which proration divides by. Internal.';
+'The billed period of a subscription that starts at a time: to the next boundary of its anchor, or to cancel_at if
+that is sooner. whole is the uncut period, which proration divides by. Internal.';
 
 CREATE FUNCTION billing.subscription_ends(subscription billing.subscriptions) RETURNS boolean LANGUAGE sql STABLE AS $$
     SELECT subscription.status = 'canceled' OR subscription.cancel_at_period_end
