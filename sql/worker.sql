@@ -56,6 +56,5 @@ COMMENT ON FUNCTION billing.run_job(text) IS
 CREATE FUNCTION billing.start_worker() RETURNS void
     AS 'MODULE_PATHNAME', 'start_worker_wrapper' LANGUAGE c VOLATILE;
 COMMENT ON FUNCTION billing.start_worker() IS
-    'Starts this database''s background worker when the transaction commits, unless it lives or billing.worker is off.';
-
-SELECT billing.start_worker();
+    'Starts this database''s background worker when the transaction commits, unless it lives or billing.worker is off. Recording '
+    'does it too. CREATE EXTENSION does not: a restore begins with it, and a worker must find the data whole.';

@@ -1,7 +1,8 @@
 //! The background worker. Nothing depends on it: it calls the same SQL functions that a person could call.
 //!
 //! Preloaded, a launcher starts with the server, starts one worker for each database, and ends; a worker that finds no extension in
-//! its database ends too. Without preload, CREATE EXTENSION and the first event recorded in a backend start the worker on demand.
+//! its database ends too. Without preload, the first event recorded in a backend starts the worker on demand. CREATE EXTENSION does
+//! not: a restore begins with it, and a worker must find the data whole.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -16,6 +17,9 @@ use crate::settings;
 const LIBRARY: &str = "pg_billing";
 /// A worker that fails as a whole (a job's failure only shows in billing.worker_jobs) comes back after this.
 const RESTART_AFTER: Duration = Duration::from_secs(5);
+/// How long the launcher waits for slots (max_worker_processes) to become free; recording starts the workers that it could not.
+const LAUNCH_TRIES: u32 = 120;
+const LAUNCH_AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// How often a backend that records looks whether the worker lives.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
@@ -63,8 +67,13 @@ pub fn launch() {
         };
         spi::fetch(&DATABASES, &[], Sees::Latest, |row| row.required::<pg_sys::Oid>(1))
     });
-    for database in databases.unwrap_or_default() {
-        start(database);
+    // Workers that find no extension give their slots back, so there may be one later.
+    let mut databases = databases.unwrap_or_default();
+    for _ in 0..LAUNCH_TRIES {
+        databases.retain(|database| !start(*database));
+        if databases.is_empty() || !BackgroundWorker::wait_latch(Some(LAUNCH_AGAIN_AFTER)) {
+            break;
+        }
     }
 }
 
@@ -80,21 +89,23 @@ pub fn start_if_missing() {
     }
 }
 
-/// Starts this database's worker when the transaction commits: for CREATE EXTENSION, whose objects nobody sees before.
+/// Starts this database's worker when the transaction commits, which may be the one that creates the extension.
 #[pg_extern(sql = false)]
 fn start_worker() {
     if settings::WORKER.get() {
         let database = process::this_database();
-        pgrx::register_xact_callback(pgrx::PgXactCallbackEvent::Commit, move || start(database));
+        pgrx::register_xact_callback(pgrx::PgXactCallbackEvent::Commit, move || {
+            start(database);
+        });
     }
 }
 
-/// Not while pg_upgrade runs the server. Without a free slot (max_worker_processes) the worker stays away, and the next look tries again.
-fn start(database: pg_sys::Oid) {
+/// Not while pg_upgrade runs the server. `false`: no slot is free (max_worker_processes); the next look tries again.
+fn start(database: pg_sys::Oid) -> bool {
     if process::is_binary_upgrade() {
-        return;
+        return true;
     }
-    let _ = BackgroundWorkerBuilder::new("pg_billing worker")
+    BackgroundWorkerBuilder::new("pg_billing worker")
         .set_type("pg_billing worker")
         .set_library(LIBRARY)
         .set_function("pg_billing_worker_main")
@@ -102,7 +113,8 @@ fn start(database: pg_sys::Oid) {
         .enable_spi_access()
         .set_start_time(BgWorkerStartTime::RecoveryFinished)
         .set_restart_time(Some(RESTART_AFTER))
-        .load_dynamic();
+        .load_dynamic()
+        .is_ok()
 }
 
 /// A worker's whole life.
