@@ -7,6 +7,7 @@ CREATE TABLE billing.meter_event_partitions (
     min_timestamp timestamptz,
     max_timestamp timestamptz,
     event_count bigint,
+    dropped_at timestamptz,
     CHECK (lower_bound < upper_bound)
 );
 
@@ -20,6 +21,8 @@ COMMENT ON COLUMN billing.meter_event_partitions.sealed_at IS 'When it was seale
 COMMENT ON COLUMN billing.meter_event_partitions.min_timestamp IS 'Least event timestamp, once sealed; NULL: empty or not sealed.';
 COMMENT ON COLUMN billing.meter_event_partitions.max_timestamp IS 'Greatest event timestamp, once sealed; NULL: empty or not sealed.';
 COMMENT ON COLUMN billing.meter_event_partitions.event_count IS 'Number of events, cancelled ones too, once sealed.';
+COMMENT ON COLUMN billing.meter_event_partitions.dropped_at IS
+    'When billing.retention dropped it; the row stays, because it says which periods can no longer be rated again. NULL: it is there.';
 SELECT pg_catalog.pg_extension_config_dump('billing.meter_event_partitions', '');
 
 CREATE FUNCTION billing.make_partition(lower_bound timestamptz, upper_bound timestamptz) RETURNS text
@@ -63,8 +66,10 @@ BEGIN
         RAISE EXCEPTION 'partitions can be sealed only in a READ COMMITTED transaction'
             USING ERRCODE = 'active_sql_transaction';
     END IF;
+    -- Some time after its end, because a clock that is set back must not lead into a sealed partition.
     IF NOT EXISTS (SELECT FROM billing.meter_event_partitions p
-                   WHERE p.name = partition AND p.sealed_at IS NULL AND p.upper_bound <= clock_timestamp()) THEN
+                   WHERE p.name = partition AND p.sealed_at IS NULL
+                     AND p.upper_bound + least(p.upper_bound - p.lower_bound, interval '1 hour') <= clock_timestamp()) THEN
         RETURN false;
     END IF;
     BEGIN
@@ -97,7 +102,7 @@ BEGIN
     FOR partition IN
         SELECT p.name FROM billing.meter_event_partitions p
         -- No limit is NULL, which drops nothing; least() would pass over it.
-        WHERE p.sealed_at IS NOT NULL AND p.upper_bound <= oldest AND p.upper_bound <= window_start
+        WHERE p.sealed_at IS NOT NULL AND p.dropped_at IS NULL AND p.upper_bound <= oldest AND p.upper_bound <= window_start
           AND NOT EXISTS (SELECT FROM billing.subscriptions s
                           WHERE s.status <> 'canceled' AND s.current_period_start <= p.max_timestamp)
           AND NOT EXISTS (SELECT FROM billing.invoices i
@@ -106,7 +111,7 @@ BEGIN
     LOOP
         BEGIN
             EXECUTE format('DROP TABLE billing.%I', partition);
-            DELETE FROM billing.meter_event_partitions p WHERE p.name = partition;
+            UPDATE billing.meter_event_partitions p SET dropped_at = clock_timestamp() WHERE p.name = partition;
             dropped := dropped + 1;
         EXCEPTION WHEN lock_not_available THEN
             NULL; -- in use: the next run tries again
@@ -116,7 +121,8 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION billing.drop_old_partitions() IS
     'Drops the sealed partitions that billing.retention allows: none within billing.identifier_window, and none with usage of a '
-    'period that is not invoiced and finalized yet. Their buckets stay. Returns how many.';
+    'period that is not invoiced and finalized yet. Their buckets stay; periods that have lost events are not rated again, and a range '
+    'or a cancellation that has to look at them in part misses them. Returns how many.';
 
 CREATE FUNCTION billing.maintain_partitions() RETURNS integer
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp

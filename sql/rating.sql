@@ -139,6 +139,10 @@ BEGIN
     WHERE (pending
            OR billing.usage_state(p.meter, b.customer, b.period_start, b.period_end) IS DISTINCT FROM b.usage_state)
       AND r.amount IS DISTINCT FROM b.amount::bigint
+      -- Hours that a period's bound cuts are read from the events: without all of them there is no exact rating.
+      AND NOT EXISTS (
+          SELECT FROM billing.meter_event_partitions d
+          WHERE d.dropped_at IS NOT NULL AND d.min_timestamp < b.period_end AND d.max_timestamp >= b.period_start)
     ORDER BY b.period_start;
 END $$;
 COMMENT ON FUNCTION billing.late_usage_of_item(text) IS
