@@ -148,7 +148,8 @@ END $$;
 COMMENT ON FUNCTION billing.late_usage_of_item(text) IS
 'What usage that arrived (or was cancelled) since the periods of a metered item were invoiced changes: one row per
 period, with the whole period re-rated at its own price, less all that was billed for it. amount is NULL where that is
-beyond bigint. No rows when billing.late_usage is ignore. Internal.';
+beyond bigint. No rows when billing.late_usage is ignore, and none of a period some of whose events billing.retention has dropped.
+Internal.';
 
 CREATE FUNCTION billing.rate_drafts(invoices text[]) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp

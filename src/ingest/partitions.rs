@@ -98,17 +98,17 @@ fn make(at: Micros, partitions: &[Partition]) -> Result<()> {
     };
     let width = i64::from(settings::PARTITION_WIDTH.get()) * MICROS_PER_SECOND;
     // Aligned to the Unix epoch, so days are UTC days; cut where partitions of another width stand.
-    let lower = at.0 - at.unix_micros().rem_euclid(width);
+    let aligned = at.0 - at.unix_micros().rem_euclid(width);
     let lower = partitions
         .iter()
         .map(|p| p.upper.0)
         .filter(|upper| *upper <= at.0)
-        .fold(lower, i64::max);
+        .fold(aligned, i64::max);
     let upper = partitions
         .iter()
         .map(|p| p.lower.0)
         .filter(|lower| *lower > at.0)
-        .fold(lower.saturating_add(width), i64::min);
+        .fold(aligned.saturating_add(width), i64::min);
     let bound = |at: i64| {
         Micros(at).to_pg().ok_or_else(|| {
             error(
