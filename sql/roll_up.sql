@@ -168,6 +168,9 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     folded bigint;
 BEGIN
+    -- A partition attached between the planning and the snapshot of the statement below would be left out, and its
+    -- events be lost from the buckets. Holds up nobody but who needs a new partition right now.
+    LOCK TABLE ONLY billing.meter_events IN SHARE UPDATE EXCLUSIVE MODE;
     WITH keys AS MATERIALIZED (
         SELECT k.*
         FROM unnest(customers, event_names, dimension_sets, hours) AS k (customer, event_name, dimensions, hour)

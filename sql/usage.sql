@@ -52,6 +52,17 @@ within the range, end_time. An hour window ends at the next full hour on the clo
 next date.
 Errors: 22023 an empty or infinite range, an unknown window or time zone; 22004 NULL. Internal.';
 
+CREATE FUNCTION billing.see_partitions() RETURNS void
+LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    -- Opening a relation that the transaction has not locked is what makes a session read the messages of others.
+    -- Nothing else locks this sequence in this mode, and asking for its size lets go of the lock at once.
+    PERFORM pg_relation_size('billing.alert_events_id_seq');
+END $$;
+COMMENT ON FUNCTION billing.see_partitions() IS
+'Has the session take notice of partitions of billing.meter_events that others attached meanwhile. A transaction that
+has read the table once would go on without them, and miss committed events that its snapshot has. Internal.';
+
 CREATE FUNCTION billing.usage_states(
     meter billing.meters, customer text, bounds timestamptz[], filter jsonb, received_before timestamptz
 ) RETURNS TABLE (
@@ -77,6 +88,8 @@ DECLARE
     cut_days timestamptz[] := '{}';
     ranges_from timestamptz[] := '{}';
     ranges_to timestamptz[];
+    received_from timestamptz;
+    received_to timestamptz;
 BEGIN
     IF events_only THEN
         ranges_from := ARRAY[lo];
@@ -164,27 +177,48 @@ BEGIN
     END IF;
 
     IF cardinality(ranges_from) = 0 THEN
-        RETURN;  -- no look at the events, whose partitions may be many
+        RETURN;
     END IF;
-    RETURN QUERY
-    SELECT width_bucket(e."timestamp", bounds), count(*), sum(e.value),
-           CASE aggregation WHEN 'weighted_sum' THEN sum(e.value * extract(epoch FROM e."timestamp") * 1000000) END,
-           max(e.value), min(e.value),
-           billing.latest_usage_event(
-               (e."timestamp", e.received_at, e.identifier, e.value)::billing.usage_last_event)
-               FILTER (WHERE aggregation = 'last'),
-           CASE aggregation WHEN 'unique_count' THEN e.dimensions ->> value_key END
-    FROM unnest(ranges_from, ranges_to) AS r (range_from, range_to)
-    JOIN billing.meter_events e
-      ON e.customer = of_customer AND e.event_name = of_meter
-     AND e."timestamp" >= r.range_from AND e."timestamp" < r.range_to
-    WHERE (e.cancelled_at IS NULL OR e.cancelled_at >= received_before)
-      AND (NOT folded_only OR e.received_at < received_before)
-      AND (events_only OR cardinality(cut_hours) <= 24 OR date_trunc('hour', e."timestamp", 'UTC') = ANY (cut_hours))
-      AND (filter IS NULL OR NOT EXISTS (
-              SELECT FROM unnest(filter_keys) AS k (key)
-              WHERE e.dimensions ->> k.key IS DISTINCT FROM filter ->> k.key))
-    GROUP BY 1, 8;
+    PERFORM billing.see_partitions();
+    -- Partitions go by the time of receipt: by timestamp alone, every one would be planned and searched. A sealed one
+    -- knows the timestamps it holds, so only runs of neighbours that can hold events of the ranges are looked at.
+    FOR received_from, received_to IN
+        SELECT min(n.lower_bound), max(n.upper_bound)
+        FROM (
+            SELECT w.lower_bound, w.upper_bound, w.wanted,
+                   count(*) FILTER (WHERE NOT w.wanted) OVER (ORDER BY w.lower_bound) AS run
+            FROM (
+                SELECT p.lower_bound, p.upper_bound, p.sealed_at IS NULL OR EXISTS (
+                           SELECT FROM unnest(ranges_from, ranges_to) AS r (range_from, range_to)
+                           WHERE p.min_timestamp < r.range_to AND p.max_timestamp >= r.range_from) AS wanted
+                FROM billing.meter_event_partitions p
+            ) w
+        ) n
+        WHERE n.wanted
+        GROUP BY n.run
+    LOOP
+        RETURN QUERY
+        SELECT width_bucket(e."timestamp", bounds), count(*), sum(e.value),
+               CASE aggregation WHEN 'weighted_sum' THEN sum(e.value * extract(epoch FROM e."timestamp") * 1000000) END,
+               max(e.value), min(e.value),
+               billing.latest_usage_event(
+                   (e."timestamp", e.received_at, e.identifier, e.value)::billing.usage_last_event)
+                   FILTER (WHERE aggregation = 'last'),
+               CASE aggregation WHEN 'unique_count' THEN e.dimensions ->> value_key END
+        FROM unnest(ranges_from, ranges_to) AS r (range_from, range_to)
+        JOIN billing.meter_events e
+          ON e.customer = of_customer AND e.event_name = of_meter
+         AND e."timestamp" >= r.range_from AND e."timestamp" < r.range_to
+        WHERE e.received_at >= received_from AND e.received_at < received_to
+          AND (e.cancelled_at IS NULL OR e.cancelled_at >= received_before)
+          AND (NOT folded_only OR e.received_at < received_before)
+          AND (events_only OR cardinality(cut_hours) <= 24
+               OR date_trunc('hour', e."timestamp", 'UTC') = ANY (cut_hours))
+          AND (filter IS NULL OR NOT EXISTS (
+                  SELECT FROM unnest(filter_keys) AS k (key)
+                  WHERE e.dimensions ->> k.key IS DISTINCT FROM filter ->> k.key))
+        GROUP BY 1, 8;
+    END LOOP;
 END $$;
 COMMENT ON FUNCTION billing.usage_states(billing.meters, text, timestamptz[], jsonb, timestamptz) IS
 'A customer''s usage as states that still merge, several rows per window: window n is [bounds[n], bounds[n + 1]).
@@ -311,12 +345,12 @@ BEGIN
     PERFORM billing.require_argument('customer', customer);
     IF NOT EXISTS (SELECT FROM billing.customers c WHERE c.id = customer_usage_values.customer) THEN
         RAISE EXCEPTION 'customer "%" does not exist (meter_event_customer_not_found)', customer
-            USING ERRCODE = 'undefined_object', HINT = 'Pass the id of a row of billing.customers.';
+            USING ERRCODE = 'foreign_key_violation', HINT = 'Pass the id of a row of billing.customers.';
     END IF;
     RETURN QUERY SELECT v.* FROM billing.usage_values(event_name, customer, bounds, dimensions) v;
 END $$;
 COMMENT ON FUNCTION billing.customer_usage_values(text, text, timestamptz[], jsonb) IS
-'billing.usage_values, with an unknown customer refused (42704 meter_event_customer_not_found). Internal.';
+'billing.usage_values, with an unknown customer refused (23503 meter_event_customer_not_found). Internal.';
 
 -- In SQL because PL/pgSQL would not take start_time and end_time as arguments and result columns at once.
 CREATE FUNCTION billing.meter_event_summaries(
@@ -338,8 +372,8 @@ unique_count are 0; max, min and last are NULL. weighted_sum is the level''s ave
 first change, rounded to 20 places. dimensions: texts that the events must carry; keys that the meter does not declare
 are looked up in the events themselves (slower). Cancelled events count nowhere. Any start and end to the microsecond;
 works on a hot standby.
-Errors: 42704 no_meter, meter_event_customer_not_found; 22023 an empty or infinite range, an unknown window or time
-zone, dimensions that are no object of texts; 22004 an argument NULL other than value_grouping_window and
+Errors: 42704 no_meter; 23503 meter_event_customer_not_found; 22023 an empty or infinite range, an unknown window or
+time zone, dimensions that are no object of texts; 22004 an argument NULL other than value_grouping_window and
 dimensions.';
 
 CREATE FUNCTION billing.verify(event_name text, customer text, start_time timestamptz, end_time timestamptz)
@@ -360,6 +394,7 @@ BEGIN
         RAISE EXCEPTION 'no meter has event_name "%" (no_meter)', verify.event_name
             USING ERRCODE = 'undefined_object', HINT = 'Pass the event_name of a row of billing.meters.';
     END IF;
+    PERFORM billing.see_partitions();
     RETURN QUERY
     WITH widths (width) AS (VALUES ('hour'), ('day')),
     pending AS MATERIALIZED (
