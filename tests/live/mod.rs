@@ -11,4 +11,5 @@ mod price_amount;
 mod recording;
 mod refusal;
 mod types;
+mod usage;
 mod worker;
