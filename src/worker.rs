@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder, BgWorkerStartTime, SignalWakeFlags};
 use pgrx::prelude::*;
 
+use crate::pg::liveness;
+use crate::pg::process::{self, worker_entry};
 use crate::pg::spi::{self, Sees, Statement, arg};
-use crate::pg::{liveness, process};
 use crate::settings;
 
 const LIBRARY: &str = "pg_billing";
@@ -56,8 +57,9 @@ pub fn register_launcher_if_preloading() {
         .load();
 }
 
-/// The launcher's whole life.
-pub fn launch() {
+worker_entry!(pg_billing_launcher_main, launch);
+
+fn launch(_argument: pg_sys::Datum) {
     BackgroundWorker::attach_signal_handlers(SignalWakeFlags::SIGHUP | SignalWakeFlags::SIGTERM);
     BackgroundWorker::connect_worker_to_spi(Some("postgres"), None);
     let databases = BackgroundWorker::transaction(|| {
@@ -117,10 +119,11 @@ fn start(database: pg_sys::Oid) -> bool {
         .is_ok()
 }
 
-/// A worker's whole life.
-pub fn work(database: pg_sys::Oid) {
+worker_entry!(pg_billing_worker_main, work);
+
+fn work(argument: pg_sys::Datum) {
     BackgroundWorker::attach_signal_handlers(SignalWakeFlags::SIGHUP | SignalWakeFlags::SIGTERM);
-    BackgroundWorker::connect_worker_to_spi_by_oid(Some(database), None);
+    BackgroundWorker::connect_worker_to_spi_by_oid(Some(pg_sys::Oid::from(argument.value() as u32)), None);
     if !settings::WORKER.get() || !wanted_here() || !liveness::claim() {
         process::end_for_good();
     }

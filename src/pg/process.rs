@@ -1,8 +1,6 @@
-//! The process we run in: its flags, its end, its settings, what pg_stat_activity shows of it, and where workers enter.
+//! The process we run in: its flags, its end, its settings, what pg_stat_activity shows of it, and how workers enter.
 
 use pgrx::prelude::*;
-
-use crate::worker;
 
 /// Whether the postmaster is loading `shared_preload_libraries` now.
 pub fn is_preloading() -> bool {
@@ -51,16 +49,14 @@ fn report(state: pg_sys::BackendState::Type, activity: &str) {
     }
 }
 
-// The postmaster finds these by name.
-
-#[pg_guard]
-#[unsafe(no_mangle)]
-pub extern "C-unwind" fn pg_billing_launcher_main(_argument: pg_sys::Datum) {
-    worker::launch();
+/// Makes `$life` what a background worker runs that was registered with the function name `$symbol`.
+macro_rules! worker_entry {
+    ($symbol:ident, $life:path) => {
+        #[pg_guard]
+        #[unsafe(no_mangle)] // the postmaster finds it by name
+        pub extern "C-unwind" fn $symbol(argument: pg_sys::Datum) {
+            $life(argument)
+        }
+    };
 }
-
-#[pg_guard]
-#[unsafe(no_mangle)]
-pub extern "C-unwind" fn pg_billing_worker_main(argument: pg_sys::Datum) {
-    worker::work(pg_sys::Oid::from(argument.value() as u32));
-}
+pub(crate) use worker_entry;
