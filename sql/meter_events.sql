@@ -20,7 +20,8 @@ COMMENT ON COLUMN billing.meter_events.identifier IS 'The sender''s idempotency 
 COMMENT ON COLUMN billing.meter_events.value IS 'The usage, exact, at most 28 digits; may be negative.';
 COMMENT ON COLUMN billing.meter_events."timestamp" IS 'When the usage happened: it belongs to the period that holds this instant.';
 COMMENT ON COLUMN billing.meter_events.received_at IS
-    'When it was received (wall clock, not transaction start); strictly increasing along the array of one call.';
+    'When it was received (wall clock, not transaction start); strictly increasing along the array of one call, unless '
+    'that crosses into the next partition.';
 COMMENT ON COLUMN billing.meter_events.dimensions IS 'Further payload keys, as an object of texts. NULL: none.';
 COMMENT ON COLUMN billing.meter_events.cancelled_at IS 'When it was cancelled; it counts nowhere since. NULL: it counts.';
 SELECT pg_catalog.pg_extension_config_dump('billing.meter_events', '');

@@ -111,16 +111,29 @@ impl Leaf {
             );
             #[cfg(not(feature = "pg18"))]
             let scan = pg_sys::index_beginscan(self.relation, self.identity, &mut snapshot, KEY_COLUMNS as i32, 0);
-            pg_sys::index_rescan(scan, keys.as_mut_ptr(), KEY_COLUMNS as i32, std::ptr::null_mut(), 0);
-            let found = pg_sys::index_getnext_slot(scan, pg_sys::ScanDirection::ForwardScanDirection, self.slot);
-            let rival = match (found, u32::from(snapshot.xmin)) {
-                (false, _) => Rival::None,
-                (true, 0) => Rival::Recorded,
-                (true, _) => Rival::Pending {
-                    xid: snapshot.xmin,
-                    token: snapshot.speculativeToken,
-                },
-            };
+            let mut rival = Rival::None;
+            // A cancellation may commit between the reading of the index and of the table: the old version is dead by then, and the
+            // new one's entry came after. That happens to a row once, so a second search after a dead version settles it.
+            for _ in 0..2 {
+                pg_sys::index_rescan(scan, keys.as_mut_ptr(), KEY_COLUMNS as i32, std::ptr::null_mut(), 0);
+                let mut met_dead = false;
+                while !pg_sys::index_getnext_tid(scan, pg_sys::ScanDirection::ForwardScanDirection).is_null() {
+                    if pg_sys::index_fetch_heap(scan, self.slot) {
+                        rival = match u32::from(snapshot.xmin) {
+                            0 => Rival::Recorded,
+                            _ => Rival::Pending {
+                                xid: snapshot.xmin,
+                                token: snapshot.speculativeToken,
+                            },
+                        };
+                        break;
+                    }
+                    met_dead = true;
+                }
+                if rival != Rival::None || !met_dead {
+                    break;
+                }
+            }
             pg_sys::index_endscan(scan);
             pg_sys::ExecClearTuple(self.slot);
             rival
@@ -129,13 +142,17 @@ impl Leaf {
 
     /// Waits until the rival's transaction, or only its speculative insertion, has ended.
     pub fn wait_for(&self, xid: pg_sys::TransactionId, token: u32) {
-        // SAFETY: no buffer lock is held. The tid only decorates the log message of a long wait.
+        // SAFETY: no buffer lock is held. Relation and tid would only decorate messages.
         unsafe {
             if token != 0 {
                 pg_sys::SpeculativeInsertionWait(xid, token);
             } else {
-                let mut tid = (*self.slot).tts_tid;
-                pg_sys::XactLockTableWait(xid, self.relation, &mut tid, pg_sys::XLTW_Oper::XLTW_InsertIndex);
+                pg_sys::XactLockTableWait(
+                    xid,
+                    std::ptr::null_mut(),
+                    std::ptr::null_mut(),
+                    pg_sys::XLTW_Oper::XLTW_None,
+                );
             }
         }
     }
@@ -170,13 +187,16 @@ pub struct Speculative {
 
 impl Writer {
     pub fn open(oid: pg_sys::Oid) -> Result<Option<Writer>> {
+        // SAFETY: both only look at the state of the transaction. Before the lock, which a standby refuses in other words.
+        unsafe {
+            pg_sys::PreventCommandIfReadOnly(c"record_meter_event()".as_ptr());
+            pg_sys::PreventCommandIfParallelMode(c"record_meter_event()".as_ptr());
+        }
         let Some(leaf) = Leaf::open(oid, true)? else {
             return Ok(None);
         };
         // SAFETY: the relation is open; executor state lives in the current memory context and is freed in `close`.
         unsafe {
-            pg_sys::PreventCommandIfReadOnly(c"record_meter_event()".as_ptr());
-            pg_sys::PreventCommandIfParallelMode(c"record_meter_event()".as_ptr());
             let relation = leaf.relation;
             if !(*relation).trigdesc.is_null() {
                 return Err(unusable(relation, "has triggers, which recording would not fire"));
