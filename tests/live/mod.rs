@@ -3,6 +3,7 @@
 mod bad_input;
 mod catalog;
 mod cluster;
+mod comments;
 mod concurrency;
 mod durability;
 mod identity;
@@ -10,6 +11,8 @@ mod ingest;
 mod price_amount;
 mod recording;
 mod refusal;
+mod roles;
 mod types;
+mod update;
 mod usage;
 mod worker;

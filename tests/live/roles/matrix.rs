@@ -1,0 +1,306 @@
+//! The matrix: a new function or table fails here until somebody has said who may use it.
+
+use super::{CATALOG, database, login, strings};
+
+/// Anyone: the value types and the pure functions.
+const FOR_ALL: &[&str] = &[
+    "generate_id",
+    "late_usage",
+    "meter_eq",
+    "meter_from_jsonb",
+    "meter_hash",
+    "meter_hash_extended",
+    "meter_in",
+    "meter_ne",
+    "meter_out",
+    "meter_recv",
+    "meter_send",
+    "meter_to_jsonb",
+    "period_containing",
+    "price_amount",
+    "price_eq",
+    "price_from_jsonb",
+    "price_hash",
+    "price_hash_extended",
+    "price_in",
+    "price_line_amount",
+    "price_ne",
+    "price_out",
+    "price_recv",
+    "price_send",
+    "price_to_jsonb",
+    "prorated_amount",
+    "require_supported",
+    "setting_interval",
+    "setting_seconds",
+    "setting_text",
+    "subscription_eq",
+    "subscription_from_jsonb",
+    "subscription_hash",
+    "subscription_hash_extended",
+    "subscription_in",
+    "subscription_ne",
+    "subscription_out",
+    "subscription_recv",
+    "subscription_send",
+    "subscription_to_jsonb",
+];
+
+/// billing_recorder, and so billing_admin.
+const FOR_RECORDING: &[&str] = &["cancel_meter_event", "record_meter_event", "record_meter_events"];
+
+/// billing_reader, and so billing_admin: what only reads.
+const FOR_READING: &[&str] = &[
+    "alert_period",
+    "customer_balance",
+    "customer_usage_values",
+    "cycle_lines",
+    "late_usage_of_item",
+    "later_usage_event",
+    "latest_usage_event",
+    "licensed_lines",
+    "meter_event_summaries",
+    "preview_invoice",
+    "rated_usage",
+    "require_argument",
+    "require_time",
+    "subscription_ends",
+    "subscription_period",
+    "usage_bounds",
+    "usage_dimensions",
+    "usage_folded",
+    "usage_quantity",
+    "usage_state",
+    "usage_states",
+    "usage_values",
+    "verify",
+];
+
+/// billing_admin only.
+const FOR_ADMINISTERING: &[&str] = &[
+    "activate_alert",
+    "activate_price",
+    "activate_product",
+    "alert_events_notify",
+    "alerts_check",
+    "append_only",
+    "archive_alert",
+    "archive_price",
+    "archive_product",
+    "cancel_subscription",
+    "create_alert",
+    "create_customer",
+    "create_meter",
+    "create_price",
+    "create_product",
+    "create_subscription",
+    "current_subscription",
+    "customers_check",
+    "deactivate_alert",
+    "deactivate_meter",
+    "drop_old_partitions",
+    "evaluate_alerts",
+    "finalize_drafts",
+    "finalize_invoice",
+    "generate_invoices",
+    "invoice_lines_check",
+    "invoices_check",
+    "lock_invoice",
+    "lock_subscription",
+    "maintain_partitions",
+    "make_drafts",
+    "make_next_partition",
+    "make_partition",
+    "mark_invoice_paid",
+    "mark_invoice_uncollectible",
+    "meters_check",
+    "prices_check",
+    "prorate_subscription",
+    "rate_drafts",
+    "reactivate_meter",
+    "rebuild_usage",
+    "roll_up",
+    "run_job",
+    "seal_partition",
+    "set_alert_status",
+    "set_meter_status",
+    "set_price_active",
+    "set_product_active",
+    "settle_invoice",
+    "start_worker",
+    "update_subscription",
+    "void_invoice",
+];
+
+/// Tables that an application keeps by plain INSERT and UPDATE.
+pub(super) const WRITTEN_BY_ADMIN: &[&str] = &["customers", "meters", "prices", "products"];
+
+/// Tables that only functions write.
+pub(super) const ONLY_READ: &[&str] = &[
+    "alert_events",
+    "alert_states",
+    "alerts",
+    "customer_balance_transactions",
+    "invoice_items",
+    "invoice_lines",
+    "invoice_numbers",
+    "invoices",
+    "meter_event_partitions",
+    "meter_event_rejections",
+    "meter_events",
+    "subscription_items",
+    "subscriptions",
+    "usage_buckets",
+    "usage_distinct_values",
+    "usage_pending",
+    "worker_jobs",
+];
+
+#[test]
+fn every_function_is_allowed_to_whom_it_should_be() {
+    let (database, mut client) = database();
+    let stranger = login(&database, "stranger", "");
+    let functions = client
+        .query(
+            "SELECT p.proname::text, p.oid::regprocedure::text, has_function_privilege($1, p.oid, 'EXECUTE'),
+                    has_function_privilege('billing_recorder', p.oid, 'EXECUTE'),
+                    has_function_privilege('billing_reader', p.oid, 'EXECUTE'),
+                    has_function_privilege('billing_admin', p.oid, 'EXECUTE')
+             FROM pg_proc p WHERE p.pronamespace = 'billing'::regnamespace",
+            &[&stranger],
+        )
+        .unwrap();
+    let mut wrong = Vec::new();
+    for row in &functions {
+        let (name, signature): (&str, &str) = (row.get(0), row.get(1));
+        //                     anyone, recorder, reader, admin
+        let groups = [
+            (FOR_ALL, [true, true, true, true]),
+            (FOR_RECORDING, [false, true, false, true]),
+            (FOR_READING, [false, false, true, true]),
+            (FOR_ADMINISTERING, [false, false, false, true]),
+        ];
+        let expected: Vec<_> = groups
+            .iter()
+            .filter(|(names, _)| names.contains(&name))
+            .map(|(_, may)| *may)
+            .collect();
+        let may: [bool; 4] = [row.get(2), row.get(3), row.get(4), row.get(5)];
+        match expected.as_slice() {
+            [expected] if *expected == may => {}
+            [expected] => wrong.push(format!("{signature}: {may:?} instead of {expected:?}")),
+            [] => wrong.push(format!("{signature}: a new function; say here who may call it")),
+            _ => wrong.push(format!("{signature}: said twice")),
+        }
+    }
+    for name in [FOR_ALL, FOR_RECORDING, FOR_READING, FOR_ADMINISTERING].concat() {
+        if !functions.iter().any(|row| row.get::<_, &str>(0) == name) {
+            wrong.push(format!("{name}: there is no such function any more"));
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "(anyone, recorder, reader, admin)\n{}",
+        wrong.join("\n")
+    );
+}
+
+#[test]
+fn every_table_is_open_to_whom_it_should_be() {
+    let (database, mut client) = database();
+    let stranger = login(&database, "stranger", "");
+    let mut wrong = Vec::new();
+    let tables = strings(
+        &mut client,
+        "SELECT relname::text FROM pg_class WHERE relnamespace = 'billing'::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'f')
+         AND NOT relispartition ORDER BY 1",
+    );
+    for table in &tables {
+        let written = WRITTEN_BY_ADMIN.contains(&table.as_str());
+        if written == ONLY_READ.contains(&table.as_str()) {
+            wrong.push(format!("{table}: say here who may read and write it"));
+        }
+        for role in [stranger.as_str(), "billing_recorder", "billing_reader", "billing_admin"] {
+            for privilege in [
+                "SELECT",
+                "INSERT",
+                "UPDATE",
+                "DELETE",
+                "TRUNCATE",
+                "REFERENCES",
+                "TRIGGER",
+            ] {
+                let expected = match (role, privilege) {
+                    ("billing_reader" | "billing_admin", "SELECT") => true,
+                    ("billing_admin", "INSERT" | "UPDATE") => written,
+                    _ => false,
+                };
+                let has: bool = client
+                    .query_one(
+                        "SELECT has_table_privilege($1, format('billing.%I', $2::text), $3)
+                             OR $3 IN ('SELECT', 'INSERT', 'UPDATE', 'REFERENCES')
+                                AND has_any_column_privilege($1, format('billing.%I', $2::text), $3)",
+                        &[&role, table, &privilege],
+                    )
+                    .unwrap()
+                    .get(0);
+                if has != expected {
+                    wrong.push(format!(
+                        "{table}: {role} {} {privilege}",
+                        if has { "has" } else { "lacks" }
+                    ));
+                }
+            }
+        }
+    }
+    for table in WRITTEN_BY_ADMIN.iter().chain(ONLY_READ) {
+        if !tables.iter().any(|name| name == table) {
+            wrong.push(format!("{table}: there is no such table any more"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn nothing_else_is_open_to_anyone() {
+    let (database, mut client) = database();
+    client.batch_execute(CATALOG).unwrap();
+    let stranger = login(&database, "stranger", "");
+    for role in [stranger.as_str(), "billing_recorder", "billing_reader", "billing_admin"] {
+        let open = strings(
+            &mut client,
+            &format!(
+                "SELECT 'CREATE in the schema' WHERE has_schema_privilege('{role}', 'billing', 'CREATE')
+                 UNION ALL SELECT 'no USAGE of the schema' WHERE NOT has_schema_privilege('{role}', 'billing', 'USAGE')
+                 UNION ALL SELECT relname FROM pg_class WHERE relnamespace = 'billing'::regnamespace 
+                     AND CASE WHEN relkind = 'S' THEN has_sequence_privilege('{role}', oid, 'USAGE, SELECT, UPDATE') END
+                 -- Partitions are reached through meter_events.
+                 UNION ALL SELECT relname FROM pg_class WHERE relnamespace = 'billing'::regnamespace AND relispartition
+                     AND relkind = 'r' AND has_table_privilege('{role}', oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, TRIGGER')"
+            ),
+        );
+        assert!(open.is_empty(), "{role}: {open:?}");
+    }
+    let owned = strings(
+        &mut client,
+        "SELECT relname::text FROM pg_class WHERE relnamespace = 'billing'::regnamespace AND relowner::regrole::text LIKE 'billing%'
+         UNION ALL SELECT proname FROM pg_proc WHERE pronamespace = 'billing'::regnamespace AND proowner::regrole::text LIKE 'billing%'",
+    );
+    assert!(owned.is_empty(), "{owned:?}");
+    let roles = strings(
+        &mut client,
+        "SELECT rolname::text FROM pg_roles WHERE rolname IN ('billing_recorder', 'billing_reader', 'billing_admin')
+         AND NOT (rolcanlogin OR rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls) ORDER BY 1",
+    );
+    assert_eq!(roles, ["billing_admin", "billing_reader", "billing_recorder"]);
+    // Nobody stands above the extension's own roles.
+    let members = strings(
+        &mut client,
+        "SELECT roleid::regrole || ' to ' || member::regrole FROM pg_auth_members
+         WHERE roleid::regrole::text ~ '^billing_[a-z]+$' AND member::regrole::text ~ '^billing_[a-z]+$' ORDER BY 1",
+    );
+    assert_eq!(
+        members,
+        ["billing_reader to billing_admin", "billing_recorder to billing_admin"]
+    );
+}
