@@ -37,7 +37,7 @@ GRANT EXECUTE ON FUNCTION
 GRANT SELECT ON ALL TABLES IN SCHEMA billing TO billing_reader;
 
 GRANT EXECUTE ON ALL ROUTINES IN SCHEMA billing TO billing_admin;
-GRANT INSERT, UPDATE ON billing.customers, billing.products, billing.meters, billing.prices TO billing_admin;
+GRANT INSERT, UPDATE ON billing.customers, billing.products, billing.meters, billing.prices, billing.alerts TO billing_admin;
 GRANT SET ON PARAMETER
     billing.max_event_age, billing.max_event_lead, billing.identifier_window, billing.partition_width,
     billing.finalization_delay, billing.late_usage

@@ -11,6 +11,7 @@ use super::meters;
 use super::pending::Pending;
 use super::submitted::{Dimensions, dimensions};
 use crate::pg::error::{Result, error, required};
+use crate::pg::leaf::see_new_partitions;
 use crate::pg::numeric::to_decimal;
 use crate::pg::spi::{self, Sees, Statement, arg};
 use crate::pg::text::Text;
@@ -35,6 +36,7 @@ fn cancel_meter_event(event_name: Option<Text>, customer: Option<Text>, identifi
     let Some(meter) = meters.get(&event_name) else {
         return Ok(false);
     };
+    see_new_partitions();
     let cancelled = spi::fetch(
         &CANCEL,
         &[

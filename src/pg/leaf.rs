@@ -28,6 +28,12 @@ const KEY_COLUMNS: usize = 3;
 
 pub type Tuple = [Arg; COLUMN_COUNT];
 
+/// Has a statement on the parent table see partitions that others attached after this transaction had locked the parent.
+pub fn see_new_partitions() {
+    // SAFETY: reads what other backends sent; any time within a transaction will do.
+    unsafe { pg_sys::AcceptInvalidationMessages() }
+}
+
 /// Another row with the same identity.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Rival {
