@@ -17,8 +17,9 @@ COMMENT ON COLUMN billing.worker_jobs.last_failure IS 'When it last failed; NULL
 COMMENT ON COLUMN billing.worker_jobs.last_error IS 'SQLSTATE and message of the last failure.';
 COMMENT ON COLUMN billing.worker_jobs.failing IS 'Whether the last run failed.';
 
+-- Shorter than deadlock_timeout: where a job and DROP EXTENSION wait for each other, the job gives way.
 CREATE FUNCTION billing.run_job(job text) RETURNS bigint
-    LANGUAGE plpgsql VOLATILE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    LANGUAGE plpgsql VOLATILE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '500ms'
 AS $$
 DECLARE
     changed bigint;
@@ -31,7 +32,10 @@ BEGIN
             ELSE RAISE EXCEPTION 'unknown job "%"', job
                 USING ERRCODE = 'invalid_parameter_value', HINT = 'Jobs are roll_up and maintain_partitions.';
         END CASE;
-    EXCEPTION WHEN OTHERS THEN
+    EXCEPTION
+    WHEN lock_not_available THEN
+        RETURN 0; -- somebody else is at it: the next run tries again
+    WHEN OTHERS THEN
         failure := format('%s: %s', SQLSTATE, SQLERRM);
         RAISE WARNING 'pg_billing job % failed: %', job, failure;
     END;
@@ -51,7 +55,7 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION billing.run_job(text) IS
     'Runs a job of the worker, and keeps a failure in billing.worker_jobs instead of raising it. Returns what the job changed; '
-    'NULL: it failed.';
+    '0 too when another session holds a lock that the job needs for more than half a second; NULL: it failed.';
 
 CREATE FUNCTION billing.start_worker() RETURNS void
     AS 'MODULE_PATHNAME', 'start_worker_wrapper' LANGUAGE c VOLATILE;
