@@ -1,6 +1,7 @@
 -- Invoicing of everything that is due: periods end, invoices are drafted and, when their grace is over, finalized.
 -- Custom plans, as one call handles one invoice and the next a hundred thousand.
--- Locks are taken in one order everywhere: subscriptions by id, invoices by id, the row of invoice numbers.
+-- Locks are taken in one order everywhere: subscriptions by id, invoices by id, the row of invoice numbers. Drafts are
+-- rated under the lock of their subscription: two of them rated at once would both bill its late usage.
 
 CREATE FUNCTION billing.make_drafts(as_of timestamptz, subscription text DEFAULT NULL) RETURNS text[]
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -67,7 +68,7 @@ COMMENT ON FUNCTION billing.make_drafts(timestamptz, text) IS
 ended period that has any lines. Returns the drafts, whose usage is not rated yet. Internal.';
 
 CREATE FUNCTION billing.finalize_drafts(invoices text[], as_of timestamptz DEFAULT NULL) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'
 SET plan_cache_mode = force_custom_plan AS $$
 #variable_conflict use_column
 DECLARE
@@ -140,9 +141,9 @@ BEGIN
     PERFORM billing.roll_up();
     made := billing.make_drafts(as_of);
     SELECT coalesce(array_agg(d.id), '{}') INTO due
-    FROM (SELECT i.id FROM billing.invoices i
+    FROM (SELECT i.id FROM billing.subscriptions s JOIN billing.invoices i ON i.subscription = s.id
           WHERE i.status = 'draft' AND i.created <= as_of - billing.setting_interval('finalization_delay')
-          ORDER BY i.id FOR NO KEY UPDATE) d;
+          ORDER BY s.id, i.id FOR NO KEY UPDATE OF s, i) d;
     -- Rated last and once, with all usage that has come in while the drafts waited.
     PERFORM billing.rate_drafts(ARRAY(SELECT unnest(made) UNION SELECT unnest(due)));
     PERFORM billing.finalize_drafts(ARRAY(

@@ -25,8 +25,11 @@ as_of before the invoice or infinite; 22004 NULL. Internal.';
 CREATE FUNCTION billing.finalize_invoice(invoice text, as_of timestamptz DEFAULT now()) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    found billing.invoices := billing.lock_invoice(invoice, as_of);
+    found billing.invoices;
 BEGIN
+    PERFORM FROM billing.subscriptions s JOIN billing.invoices i ON i.subscription = s.id
+    WHERE i.id = finalize_invoice.invoice FOR NO KEY UPDATE OF s;
+    found := billing.lock_invoice(invoice, as_of);
     IF found.status = 'void' THEN
         RAISE EXCEPTION 'invoice "%" is void and cannot become open', invoice
             USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'A void invoice stays void.';
