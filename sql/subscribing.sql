@@ -3,7 +3,7 @@
 CREATE FUNCTION billing.create_subscription(
     subscription billing.subscription, id text DEFAULT NULL, as_of timestamptz DEFAULT now()
 ) RETURNS text
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
 #variable_conflict use_column
 DECLARE
     definition jsonb := create_subscription.subscription::jsonb;
@@ -21,6 +21,7 @@ BEGIN
     made.customer := definition ->> 'customer';
     made.created := as_of;
     made.start_date := coalesce((definition ->> 'start_date')::timestamptz, as_of);
+    -- Days are days in UTC (see SET above): a trial is as long in every session.
     made.trial_end := coalesce((definition ->> 'trial_end')::timestamptz,
                                made.start_date + make_interval(days => (definition ->> 'trial_period_days')::integer));
     made.trial_start := CASE WHEN made.trial_end IS NOT NULL THEN made.start_date END;
@@ -144,6 +145,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     found billing.subscriptions;
     drafts text[];
+    last_change timestamptz;
 BEGIN
     PERFORM billing.require_time('as_of', as_of);
     found := billing.lock_subscription(current_subscription.subscription);
@@ -160,11 +162,18 @@ BEGIN
                 as_of, found.id, found.current_period_start
             USING ERRCODE = 'invalid_parameter_value', HINT = 'What is invoiced already cannot change.';
     END IF;
+    SELECT max(x.created) INTO last_change FROM billing.invoice_items x
+    WHERE x.subscription = found.id AND x.cycle_start = found.current_period_start;
+    IF as_of < last_change THEN
+        RAISE EXCEPTION 'as_of % is before the last change of subscription "%", of %', as_of, found.id, last_change
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Changes are prorated in their order.';
+    END IF;
     RETURN found;
 END $$;
 COMMENT ON FUNCTION billing.current_subscription(text, timestamptz) IS
 'Locks a subscription that is to change at as_of, after invoicing the periods that ended by then, and returns it.
-Errors: 42704 unknown; 55000 canceled; 22023 as_of before the current period or infinite; 22004 NULL. Internal.';
+Errors: 42704 unknown; 55000 canceled; 22023 as_of before the current period, before the last proration or infinite;
+22004 NULL. Internal.';
 
 CREATE FUNCTION billing.prorate_subscription(
     subscription billing.subscriptions, item text, quantity bigint, part_start timestamptz, part_end timestamptz,
@@ -209,6 +218,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     found billing.subscriptions;
     unknown text;
+    repeated text;
     behavior text;
     item record;
     licensed record;
@@ -245,6 +255,13 @@ BEGIN
         RAISE EXCEPTION 'proration_behavior "%" is not supported for changes', behavior
             USING ERRCODE = 'feature_not_supported', HINT = 'Use create_prorations or none.';
     END IF;
+    SELECT min(c.id) INTO repeated FROM (
+        SELECT i.value ->> 'id' FROM jsonb_path_query(changes, '$.items[*]') i (value) GROUP BY 1 HAVING count(*) > 1
+    ) c (id);
+    IF repeated IS NOT NULL THEN
+        RAISE EXCEPTION 'item "%" is in items more than once', repeated
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Give its new quantity once.';
+    END IF;
     found := billing.current_subscription(update_subscription.subscription, as_of);
 
     FOR item IN
@@ -273,9 +290,10 @@ BEGIN
     END LOOP;
 
     IF changes ? 'cancel_at' THEN
-        found.cancel_at := CASE jsonb_typeof(changes -> 'cancel_at')
-            WHEN 'number' THEN timestamptz 'epoch' + (changes ->> 'cancel_at')::numeric * interval '1 second'
-            ELSE (changes ->> 'cancel_at')::timestamptz END;
+        -- Read by the type, so that a time is what it is for create_subscription, whatever the session's DateStyle.
+        found.cancel_at := (jsonb_build_object(
+            'customer', found.customer, 'items', '[{"price": "any"}]'::jsonb, 'cancel_at', changes -> 'cancel_at'
+        )::billing.subscription::jsonb ->> 'cancel_at')::timestamptz;
         IF found.cancel_at <= as_of THEN
             RAISE EXCEPTION 'cancel_at % is not after as_of %', found.cancel_at, as_of
                 USING ERRCODE = 'invalid_parameter_value', HINT = 'Use billing.cancel_subscription to end it now.';
@@ -320,8 +338,8 @@ set to null or "" is removed); cancel_at_period_end; cancel_at (a time, or null 
 cut there); items, each with id and quantity of a licensed item. Unless proration_behavior is none, the unused time of
 the old terms is given back and the remaining time of the new ones charged on the invoice that ends the current
 period. Errors: 0A000 any other field, naming it; 42704 unknown subscription or item; 55000 canceled; 22023 a quantity
-for a metered item, cancel_at not after as_of, as_of before the current period; 22003 an amount beyond bigint; 23514 a
-negative quantity; 22004 NULL.';
+for a metered item, an item twice, cancel_at no time or not after as_of, as_of before the current period or an earlier
+change; 22003 an amount beyond bigint; 23514 a negative quantity; 22004 NULL.';
 
 CREATE FUNCTION billing.cancel_subscription(
     subscription text, at_period_end boolean DEFAULT false, as_of timestamptz DEFAULT now()
