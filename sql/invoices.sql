@@ -98,7 +98,7 @@ BEGIN
     ELSIF TG_OP = 'DELETE' THEN
         RETURN OLD;
     ELSIF OLD.status = 'draft' THEN
-        IF NEW.status NOT IN ('draft', 'open', 'paid') THEN
+        IF NEW.status NOT IN ('draft', 'open', 'paid') OR NEW.status <> 'draft' AND NEW.number IS NULL THEN
             RAISE EXCEPTION 'invoice "%" is draft and cannot become %', OLD.id, NEW.status
                 USING ERRCODE = 'object_not_in_prerequisite_state',
                       HINT = 'Finalize it with billing.finalize_invoice first.';
