@@ -8,6 +8,7 @@ mod concurrency;
 mod durability;
 mod identity;
 mod ingest;
+mod invoices;
 mod price_amount;
 mod recording;
 mod refusal;

@@ -1,0 +1,704 @@
+//! Stories of billing (`goldens/*.txt`: what happened when, and the invoices expected, worked out by hand), previews that
+//! equal the invoices made after them, and what billing refuses.
+
+use std::path::Path;
+
+use harness::Database;
+use postgres::error::SqlState;
+use postgres::{Client, SimpleQueryMessage};
+
+use crate::recording::{assert_refused, number, refusal, text};
+
+/// `TABLE bill`, as `goldens/prelude.txt` describes it. Cells are joined by " | ", as in the stories.
+const BILL: &str = "
+    CREATE FUNCTION pg_temp.moment(at timestamptz) RETURNS text LANGUAGE sql AS $$
+        SELECT regexp_replace(regexp_replace(to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US'),
+                                             '(:00)?\\.000000$', ''), ' 00:00$', '') $$;
+    CREATE TEMP VIEW bill AS
+    SELECT row FROM (
+        SELECT i.number, i.created, i.subscription, i.id AS invoice, '' AS line,
+               concat_ws(' | ', coalesce(i.number, 'draft'), i.subscription, i.status, pg_temp.moment(i.created),
+                         'final ' || pg_temp.moment(i.finalized_at), 'total ' || i.total, 'due ' || i.amount_due) AS row
+        FROM billing.invoices i
+        UNION ALL
+        SELECT i.number, i.created, i.subscription, i.id, l.id,
+               concat_ws(' | ', '- ' || l.price, trim_scale(l.quantity), l.amount, pg_temp.moment(l.period_start),
+                         pg_temp.moment(l.period_end),
+                         CASE WHEN l.kind = 'usage' THEN 'usage' WHEN l.kind = 'late_usage' THEN 'late'
+                              WHEN l.description LIKE 'Free trial: %' THEN 'trial'
+                              WHEN l.description LIKE 'Unused time: %' THEN 'unused'
+                              WHEN l.description LIKE 'Remaining time: %' THEN 'remaining'
+                              WHEN l.proration THEN 'prorated' ELSE 'advance' END)
+        FROM billing.invoice_lines l JOIN billing.invoices i ON i.id = l.invoice
+    ) r ORDER BY number NULLS LAST, created, subscription, invoice, line";
+
+/// A step of a story: a statement, and what must come of it.
+struct Step {
+    line: usize,
+    sql: String,
+    rows: Vec<String>,
+    refusal: Option<String>,
+}
+
+/// Comments are lines of `#`; a statement ends with the line that ends with `;`.
+fn steps(story: &str) -> Vec<Step> {
+    let mut steps: Vec<Step> = Vec::new();
+    let mut open = false;
+    for (index, line) in story.lines().enumerate() {
+        let trimmed = line.trim();
+        if trimmed.is_empty() || trimmed.starts_with('#') {
+            continue;
+        }
+        if let Some(row) = trimmed.strip_prefix("| ").filter(|_| !open) {
+            steps.last_mut().unwrap().rows.push(cells(row));
+        } else if let Some(refusal) = trimmed.strip_prefix("! ").filter(|_| !open) {
+            steps.last_mut().unwrap().refusal = Some(refusal.to_owned());
+        } else {
+            if !open {
+                steps.push(Step {
+                    line: index + 1,
+                    sql: String::new(),
+                    rows: Vec::new(),
+                    refusal: None,
+                });
+            }
+            let step = steps.last_mut().unwrap();
+            step.sql.push_str(line);
+            step.sql.push('\n');
+            open = !trimmed.ends_with(';');
+        }
+    }
+    assert!(!open, "a story ends in the middle of a statement");
+    steps
+}
+
+fn cells(row: &str) -> String {
+    row.split('|').map(str::trim).collect::<Vec<_>>().join(" | ")
+}
+
+fn rows(client: &mut Client, sql: &str) -> Result<Vec<String>, postgres::Error> {
+    let rows = client
+        .simple_query(sql)?
+        .into_iter()
+        .filter_map(|message| match message {
+            SimpleQueryMessage::Row(row) => {
+                let cells = (0..row.len()).map(|column| row.get(column).unwrap_or("NULL"));
+                Some(cells.collect::<Vec<_>>().join(" | "))
+            }
+            _ => None,
+        });
+    Ok(rows.collect())
+}
+
+fn play(client: &mut Client, name: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("live/goldens").join(name);
+    let story = std::fs::read_to_string(&path).unwrap();
+    for step in steps(&story) {
+        let place = format!("{name}:{}: {}", step.line, step.sql.trim_end());
+        match (rows(client, &step.sql), step.refusal) {
+            (Ok(found), None) => {
+                let found: Vec<String> = found.iter().map(|row| cells(row)).collect();
+                assert!(
+                    step.rows.is_empty() || found == step.rows,
+                    "{place}\nexpected:\n  {}\nfound:\n  {}",
+                    step.rows.join("\n  "),
+                    found.join("\n  ")
+                );
+            }
+            (Ok(found), Some(_)) => panic!("{place}\nnot refused, but {found:?}"),
+            (Err(error), None) => panic!("{place}\n{:?}", error.as_db_error()),
+            (Err(error), Some(refusal)) => {
+                let error = error.as_db_error().unwrap();
+                let mut words = refusal.split_whitespace();
+                assert_eq!(Some(error.code().code()), words.next(), "{place}\n{error}");
+                for word in words {
+                    assert!(error.message().contains(word), "{place}\n{error}, without {word}");
+                }
+            }
+        }
+    }
+}
+
+/// What holds of every set of invoices, whatever happened.
+pub fn assert_books_balance(client: &mut Client) {
+    let wrong = "SELECT count(*) FROM billing.invoices i
+         CROSS JOIN LATERAL (SELECT count(*) AS count, coalesce(sum(l.amount), 0) AS sum
+                             FROM billing.invoice_lines l WHERE l.invoice = i.id) l
+         WHERE i.finalization_error IS NULL
+           AND (l.sum <> i.subtotal OR i.total <> i.subtotal OR l.count <> i.line_count OR l.count = 0)";
+    assert_eq!(number(client, wrong), 0, "lines that are not their invoice's total");
+    let numbers = "SELECT coalesce(string_agg(number, ' ' ORDER BY number), '') =
+                          coalesce((SELECT string_agg('INV-' || lpad(n::text, 6, '0'), ' ' ORDER BY n)
+                                    FROM generate_series(1, count(number)) n), '')
+                   FROM billing.invoices";
+    assert_eq!(text(client, numbers), "t", "numbers with gaps, or twice");
+    let unordered =
+        "SELECT count(*) FROM billing.invoices WHERE status <> 'draft' AND number IS NULL OR amount_due < 0";
+    assert_eq!(number(client, unordered), 0);
+    let balance = "SELECT count(*) FROM (
+             SELECT customer, currency, sum(amount) FROM billing.customer_balance_transactions GROUP BY 1, 2) b
+         WHERE b.sum > 0";
+    assert_eq!(number(client, balance), 0, "a customer's balance above zero");
+    let twice = "SELECT count(*) FROM (
+             SELECT FROM billing.invoice_lines l JOIN billing.invoices i ON i.id = l.invoice
+             WHERE l.kind = 'usage' GROUP BY l.subscription_item, l.period_start HAVING count(*) > 1) d";
+    assert_eq!(number(client, twice), 0, "a period invoiced twice");
+}
+
+fn story(name: &str) {
+    let database = Database::shared().unwrap();
+    let mut client = database.connect().unwrap();
+    client.batch_execute(BILL).unwrap();
+    play(&mut client, "prelude.txt");
+    play(&mut client, name);
+    assert_books_balance(&mut client);
+}
+
+macro_rules! stories {
+    ($($name:ident)*) => {
+        $(#[test] fn $name() { story(concat!(stringify!($name), ".txt")); })*
+
+        /// Nobody reads a story that no test plays.
+        #[test]
+        fn every_story_is_played() {
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("live/goldens");
+            let mut files: Vec<String> = std::fs::read_dir(folder).unwrap()
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .filter(|name| name != "prelude.txt")
+                .collect();
+            files.sort();
+            let mut played = vec![$(concat!(stringify!($name), ".txt")),*];
+            played.sort();
+            assert_eq!(files, played);
+        }
+    };
+}
+
+stories! {
+    beyond_bigint cancel grace intervals late_usage late_usage_ignored late_usage_volume licensed_and_metered month_end
+    price_models quantity_change send_invoice settle stub trial void_waives
+}
+
+/// Meter `calls`, customer `acme`, and prices `seat` (500, licensed), `call` (graduated, metered) and `package` (metered).
+pub fn shop(client: &mut Client) {
+    let recurring = r#""recurring": {"interval": "month", "usage_type": "metered", "meter": "calls"}"#;
+    client
+        .batch_execute(&format!(
+            r#"SET timezone = 'UTC';
+               SET billing.max_event_age = -1;
+               SELECT billing.create_customer('acme');
+               SELECT billing.create_meter('{{"display_name": "Calls", "event_name": "calls", "default_aggregation": {{"formula": "sum"}}}}');
+               SELECT billing.create_price('{{"currency": "usd", "unit_amount": 500, "recurring": {{"interval": "month"}}}}', id => 'seat');
+               SELECT billing.create_price('{{"currency": "usd", "billing_scheme": "tiered", "tiers_mode": "graduated",
+                   "tiers": [{{"up_to": 10, "unit_amount_decimal": "2.5"}}, {{"up_to": "inf", "unit_amount": 1, "flat_amount": 3}}],
+                   {recurring}}}', id => 'call');
+               SELECT billing.create_price('{{"currency": "usd", "unit_amount": 40,
+                   "transform_quantity": {{"divide_by": 4, "round": "up"}}, {recurring}}}', id => 'package')"#
+        ))
+        .unwrap();
+}
+
+fn open_shop() -> (Database<'static>, Client) {
+    let database = Database::shared().unwrap();
+    let mut client = database.connect().unwrap();
+    shop(&mut client);
+    (database, client)
+}
+
+const LINE: &str = "concat_ws(' | ', subscription_item, price, description, quantity, amount, period_start, period_end, proration, kind)";
+
+fn preview(client: &mut Client, as_of: &str) -> Vec<String> {
+    let sql = format!("SELECT {LINE} FROM billing.preview_invoice('sub', '{as_of}')");
+    rows(client, &sql).unwrap()
+}
+
+/// The lines of the latest invoice of `sub`.
+fn invoiced(client: &mut Client) -> Vec<String> {
+    let sql = format!(
+        "SELECT {LINE} FROM billing.invoice_lines WHERE invoice =
+             (SELECT id FROM billing.invoices WHERE subscription = 'sub' ORDER BY created DESC, id DESC LIMIT 1) ORDER BY id"
+    );
+    rows(client, &sql).unwrap()
+}
+
+#[test]
+fn a_preview_equals_the_invoice_made_after_it() {
+    let (_database, mut client) = open_shop();
+    client
+        .batch_execute(
+            r#"SELECT billing.create_subscription('{"customer": "acme", "trial_end": "2024-01-11T00:00:00Z", "items":
+                   [{"price": "seat", "quantity": 2}, {"price": "call"}, {"price": "package"}]}', 'sub', '2024-01-01')"#,
+        )
+        .unwrap();
+    let change = "SELECT billing.update_subscription('sub', jsonb_build_object('items', jsonb_build_array(
+                      jsonb_build_object('id', id, 'quantity', 7))), '2024-03-02') FROM billing.subscription_items WHERE price = 'seat'";
+    // The end of the trial, a plain month, a change and late usage, an end by cancel_at.
+    let months: [(&str, &[&str]); 4] = [
+        (
+            "2024-01-11",
+            &["SELECT billing.record_meter_event('calls', 'acme', 99, 't', '2024-01-10')"],
+        ),
+        (
+            "2024-02-11",
+            &["SELECT billing.record_meter_event('calls', 'acme', 10.5, 'a', '2024-02-10')"],
+        ),
+        (
+            "2024-03-11",
+            &[
+                "SELECT billing.record_meter_event('calls', 'acme', 3, 'b', '2024-02-12')",
+                "SELECT billing.roll_up()",
+                "SELECT billing.record_meter_event('calls', 'acme', 2, 'c', '2024-02-10')",
+                change,
+            ],
+        ),
+        (
+            "2024-03-20",
+            &[
+                "SELECT billing.cancel_meter_event('calls', 'acme', 'a')",
+                r#"SELECT billing.update_subscription('sub', '{"cancel_at": "2024-03-20T00:00:00Z"}', '2024-03-15')"#,
+            ],
+        ),
+    ];
+    for (end, happenings) in months {
+        for sql in happenings {
+            client.batch_execute(sql).unwrap();
+        }
+        let expected = preview(&mut client, end);
+        assert!(!expected.is_empty(), "{end}");
+        assert_eq!(
+            number(&mut client, &format!("SELECT billing.generate_invoices('{end} 01:00')")),
+            1
+        );
+        assert_eq!(expected, invoiced(&mut client), "{end}");
+    }
+    assert_eq!(preview(&mut client, "2024-03-21"), Vec::<String>::new());
+    assert_books_balance(&mut client);
+}
+
+/// Usage counts from the period's start up to and with as_of, committed or not, and nothing is written.
+#[test]
+fn a_preview_holds_what_the_transaction_has_just_recorded() {
+    let (database, mut client) = open_shop();
+    client
+        .batch_execute(
+            r#"SELECT billing.create_subscription('{"customer": "acme", "items": [{"price": "call"}, {"price": "seat"}]}', 'sub', '2024-01-01');
+               SELECT billing.record_meter_event('calls', 'acme', 4, 'a', '2024-01-05');
+               SELECT billing.record_meter_event('calls', 'acme', 1000, 'next month', '2024-02-01')"#,
+        )
+        .unwrap();
+    client.batch_execute("BEGIN").unwrap();
+    client
+        .batch_execute("SELECT billing.record_meter_event('calls', 'acme', 8, 'b', '2024-01-06 00:00:00.000001')")
+        .unwrap();
+    // 4 × 2.5 = 10; with 8 more 10 × 2.5 + 2 × 1 + 3 = 30; with 1000 of the next period still 30.
+    let usage = |client: &mut Client, as_of: &str| {
+        text(
+            client,
+            &format!(
+                "SELECT trim_scale(quantity) || ' ' || amount FROM billing.preview_invoice('sub', '{as_of}') WHERE kind = 'usage'"
+            ),
+        )
+    };
+    assert_eq!(usage(&mut client, "2024-01-06"), "4 10");
+    assert_eq!(usage(&mut client, "2024-01-06 00:00:00.000001"), "12 30");
+    assert_eq!(usage(&mut client, "2024-02-10"), "12 30");
+    let seat = "SELECT concat_ws(' ', quantity, amount, period_start::date, period_end::date)
+                FROM billing.preview_invoice('sub', '2024-01-06') WHERE kind = 'licensed'";
+    assert_eq!(text(&mut client, seat), "1 500 2024-02-01 2024-03-01");
+
+    let mut other = database.connect().unwrap();
+    assert_eq!(usage(&mut other, "2024-02-10"), "4 10");
+    client.batch_execute("ROLLBACK").unwrap();
+    client
+        .batch_execute("BEGIN READ ONLY; SELECT * FROM billing.preview_invoice('sub', '2024-01-06'); COMMIT")
+        .unwrap();
+    assert_eq!(number(&mut client, "SELECT count(*) FROM billing.invoices"), 1);
+    assert_refused(
+        &mut client,
+        "SELECT billing.preview_invoice('sub', '2023-12-31')",
+        &[],
+        &SqlState::INVALID_PARAMETER_VALUE,
+        &["2023-12-31"],
+    );
+}
+
+fn create(client: &mut Client, fields: &str, code: &SqlState, words: &[&str]) {
+    let sql = "SELECT billing.create_subscription($1::text::billing.subscription, as_of => '2024-01-01')";
+    let definition = format!(r#"{{"customer": "acme", {fields}}}"#);
+    let refused = refusal(client, sql, &[&definition]);
+    assert_eq!(refused.code(), code, "{fields}: {refused}");
+    for word in words {
+        assert!(refused.message().contains(word), "{fields}: {refused}, without {word}");
+    }
+}
+
+#[test]
+fn a_subscription_of_unfit_prices_is_refused() {
+    let (_database, mut client) = open_shop();
+    client
+        .batch_execute(
+            r#"SELECT billing.create_price('{"currency": "eur", "unit_amount": 5, "recurring": {"interval": "month"}}', id => 'euro');
+               SELECT billing.create_price('{"currency": "usd", "unit_amount": 5, "recurring": {"interval": "year"}}', id => 'yearly');
+               SELECT billing.create_price('{"currency": "usd", "unit_amount": 5}', id => 'once');
+               SELECT billing.create_price('{"currency": "usd", "unit_amount": 5, "recurring": {"interval": "month"}}', id => 'old');
+               SELECT billing.archive_price('old')"#,
+        )
+        .unwrap();
+    let client = &mut client;
+    let invalid = &SqlState::INVALID_PARAMETER_VALUE;
+    let unsupported = &SqlState::FEATURE_NOT_SUPPORTED;
+    let missing = &SqlState::FOREIGN_KEY_VIOLATION;
+    create(client, r#""items": [{"price": "none"}]"#, missing, &["\"none\""]);
+    create(
+        client,
+        r#""customer_x": 1, "items": [{"price": "seat"}]"#,
+        invalid,
+        &["customer_x"],
+    );
+    create(
+        client,
+        r#""items": [{"price": "old"}]"#,
+        &SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+        &["\"old\"", "archived"],
+    );
+    create(
+        client,
+        r#""items": [{"price": "seat"}, {"price": "euro"}]"#,
+        invalid,
+        &["usd", "eur"],
+    );
+    create(
+        client,
+        r#""items": [{"price": "seat"}, {"price": "seat"}]"#,
+        invalid,
+        &["\"seat\""],
+    );
+    create(
+        client,
+        r#""items": [{"price": "call", "quantity": 3}]"#,
+        invalid,
+        &["\"call\"", "3"],
+    );
+    create(
+        client,
+        r#""items": [{"price": "once"}]"#,
+        invalid,
+        &["\"once\"", "one_time"],
+    );
+    create(
+        client,
+        r#""items": [{"price": "seat"}, {"price": "yearly"}]"#,
+        unsupported,
+        &["1 month", "1 year"],
+    );
+    create(client, r#""items": []"#, invalid, &["items"]);
+    create(
+        client,
+        r#""items": [{"price": "seat", "quantity": -1}]"#,
+        invalid,
+        &["quantity"],
+    );
+    let seat = r#""items": [{"price": "seat"}], "#;
+    for (fields, words) in [
+        (
+            r#""start_date": "2024-01-01T00:00:01Z""#,
+            ["start_date", "2024-01-01 00:00:01"],
+        ),
+        (r#""trial_end": "2024-01-01T00:00:00Z""#, ["trial_end", "2024-01-01"]),
+        (r#""cancel_at": "2023-12-31T00:00:00Z""#, ["cancel_at", "2023-12-31"]),
+        (r#""collection_method": "barter""#, ["collection_method", "barter"]),
+        (r#""proration_behavior": "maybe""#, ["proration_behavior", "maybe"]),
+    ] {
+        create(client, &format!("{seat}{fields}"), invalid, &words);
+    }
+    assert_refused(
+        client,
+        r#"SELECT billing.create_subscription('{"customer": "nobody", "items": [{"price": "seat"}]}')"#,
+        &[],
+        missing,
+        &["\"nobody\""],
+    );
+    assert_eq!(number(client, "SELECT count(*) FROM billing.subscriptions"), 0);
+    assert_eq!(number(client, "SELECT count(*) FROM billing.invoices"), 0);
+
+    // A price that is archived later stays in the subscriptions that have it.
+    client
+        .batch_execute(
+            r#"SELECT billing.create_subscription('{"customer": "acme", "items": [{"price": "seat"}]}', 'sub', '2024-01-01');
+               SELECT billing.archive_price('seat')"#,
+        )
+        .unwrap();
+    assert_eq!(number(client, "SELECT billing.generate_invoices('2024-02-01')"), 1);
+    let again = r#"SELECT billing.create_subscription('{"customer": "acme", "items": [{"price": "call"}]}', 'sub', '2024-01-01')"#;
+    let refused = refusal(client, again, &[]);
+    assert_eq!(refused.code(), &SqlState::UNIQUE_VIOLATION, "{refused}");
+}
+
+/// What is not built yet is refused by name where it would mean money, in the form that a caller writes and in the one that
+/// Stripe returns (with `object`), never left out silently.
+#[test]
+fn what_is_not_built_yet_is_refused_by_name() {
+    let (_database, mut client) = open_shop();
+    let fields = [
+        ("discounts", r#""discounts": [{"coupon": "half"}]"#),
+        ("default_tax_rates", r#""default_tax_rates": ["txr_1"]"#),
+        ("billing_thresholds", r#""billing_thresholds": {"amount_gte": 1000}"#),
+        ("pause_collection", r#""pause_collection": {"behavior": "void"}"#),
+    ];
+    for (name, field) in fields {
+        for object in ["", r#""object": "subscription", "id": "sub_1", "livemode": false, "#] {
+            let returned = !object.is_empty();
+            let items = if returned {
+                r#"{"object": "list", "data": [{"object": "subscription_item", "id": "si_1", "price": {"id": "seat", "object": "price"}, "quantity": 1}]}"#
+            } else {
+                r#"[{"price": "seat"}]"#
+            };
+            let definition = format!(r#"{{{object}"customer": "acme", "items": {items}, {field}}}"#);
+            let refused = refusal(
+                &mut client,
+                "SELECT billing.create_subscription($1::text::billing.subscription, as_of => '2024-01-01')",
+                &[&definition],
+            );
+            assert_eq!(
+                refused.code(),
+                &SqlState::FEATURE_NOT_SUPPORTED,
+                "{definition}: {refused}"
+            );
+            assert!(refused.message().contains(name), "{definition}: {refused}");
+        }
+    }
+    client
+        .batch_execute(
+            r#"SELECT billing.create_subscription('{"customer": "acme", "items": [{"price": "seat"}, {"price": "call"}]}', 'sub', '2024-01-01')"#,
+        )
+        .unwrap();
+    for (changes, name) in [
+        (r#"{"discounts": []}"#, "discounts"),
+        (r#"{"billing_cycle_anchor": "now"}"#, "billing_cycle_anchor"),
+        (r#"{"items": [{"price": "package"}]}"#, "items"),
+        (r#"{"items": [{"id": "si_1", "price": "package"}]}"#, "items.price"),
+        (r#"{"items": [{"id": "si_1", "deleted": true}]}"#, "items.deleted"),
+        (r#"{"proration_behavior": "always_invoice"}"#, "always_invoice"),
+    ] {
+        assert_refused(
+            &mut client,
+            "SELECT billing.update_subscription('sub', $1::text::jsonb, '2024-01-02')",
+            &[&changes],
+            &SqlState::FEATURE_NOT_SUPPORTED,
+            &[name],
+        );
+    }
+    assert_books_balance(&mut client);
+}
+
+/// Every function of billing, with `%1` for its id and `%2` for its as_of.
+const FUNCTIONS: [&str; 8] = [
+    "SELECT billing.update_subscription(%1, '{}', %2)",
+    "SELECT billing.cancel_subscription(%1, false, %2)",
+    "SELECT billing.preview_invoice(%1, %2)",
+    "SELECT billing.finalize_invoice(%1, %2)",
+    "SELECT billing.void_invoice(%1, %2)",
+    "SELECT billing.mark_invoice_paid(%1, %2)",
+    "SELECT billing.mark_invoice_uncollectible(%1, %2)",
+    "SELECT billing.cancel_subscription(%1, true, %2)",
+];
+
+#[test]
+fn unknown_ids_and_impossible_times_are_refused() {
+    let (_database, mut client) = open_shop();
+    client
+        .batch_execute(
+            r#"SELECT billing.create_subscription('{"customer": "acme", "items": [{"price": "seat"}]}', 'sub', '2024-01-01')"#,
+        )
+        .unwrap();
+    let invoice = text(&mut client, "SELECT id FROM billing.invoices");
+    for function in FUNCTIONS {
+        let id = if function.contains("subscription") || function.contains("preview") {
+            "sub"
+        } else {
+            &invoice
+        };
+        let call = |id: &str, as_of: &str| function.replace("%1", id).replace("%2", as_of);
+        let id = &format!("'{id}'");
+        assert_refused(
+            &mut client,
+            &call("'nothing'", "'2024-01-10'"),
+            &[],
+            &SqlState::UNDEFINED_OBJECT,
+            &["\"nothing\""],
+        );
+        assert_refused(
+            &mut client,
+            &call("NULL", "'2024-01-10'"),
+            &[],
+            &SqlState::NULL_VALUE_NOT_ALLOWED,
+            &[],
+        );
+        let null = &SqlState::NULL_VALUE_NOT_ALLOWED;
+        assert_refused(&mut client, &call(id, "NULL"), &[], null, &["as_of"]);
+        for infinite in ["'infinity'", "'-infinity'"] {
+            let invalid = &SqlState::INVALID_PARAMETER_VALUE;
+            assert_refused(&mut client, &call(id, infinite), &[], invalid, &["as_of"]);
+        }
+        let early = refusal(&mut client, &call(id, "'2023-12-31'"), &[]);
+        assert_eq!(early.code(), &SqlState::INVALID_PARAMETER_VALUE, "{function}: {early}");
+        assert!(early.message().contains("2023-12-31"), "{function}: {early}");
+    }
+    for (as_of, code) in [
+        ("NULL", SqlState::NULL_VALUE_NOT_ALLOWED),
+        ("'infinity'", SqlState::INVALID_PARAMETER_VALUE),
+        ("'-infinity'", SqlState::INVALID_PARAMETER_VALUE),
+    ] {
+        let generate = format!("SELECT billing.generate_invoices({as_of})");
+        assert_refused(&mut client, &generate, &[], &code, &["as_of"]);
+        let create = format!(
+            r#"SELECT billing.create_subscription('{{"customer": "acme", "items": [{{"price": "seat"}}]}}', as_of => {as_of})"#
+        );
+        assert_refused(&mut client, &create, &[], &code, &["as_of"]);
+    }
+    for (sql, argument) in [
+        ("SELECT billing.create_subscription(NULL)", "subscription"),
+        (
+            "SELECT billing.update_subscription('sub', NULL, '2024-01-02')",
+            "changes",
+        ),
+        (
+            "SELECT billing.cancel_subscription('sub', NULL, '2024-01-02')",
+            "at_period_end",
+        ),
+    ] {
+        assert_refused(&mut client, sql, &[], &SqlState::NULL_VALUE_NOT_ALLOWED, &[argument]);
+    }
+    let left =
+        "SELECT (SELECT string_agg(status, ' ') FROM billing.invoices) || ' ' || status FROM billing.subscriptions";
+    assert_eq!(text(&mut client, left), "open active");
+}
+
+/// Texts that are SQL stay texts, in every argument that takes one.
+#[test]
+fn sql_in_a_text_is_only_text() {
+    let (_database, mut client) = open_shop();
+    let evil = r#"'; DROP TABLE billing.invoices CASCADE; -- $$ "x" %s %I \ "#;
+    client
+        .query(
+            "SELECT billing.create_customer($1::text), billing.create_product($1::text, $1::text),
+                    billing.create_price('{\"currency\": \"usd\", \"unit_amount\": 5, \"recurring\": {\"interval\": \"month\"}}', $1::text, $1::text)",
+            &[&evil],
+        )
+        .unwrap();
+    let created: String = client
+        .query_one(
+            "SELECT billing.create_subscription(jsonb_build_object('customer', $1::text, 'description', $1::text,
+                 'metadata', jsonb_build_object('note', $1::text),
+                 'items', jsonb_build_array(jsonb_build_object('price', $1::text)))::billing.subscription, $1::text, '2024-01-01')",
+            &[&evil],
+        )
+        .unwrap()
+        .get(0);
+    assert_eq!(created, evil);
+    assert_eq!(
+        number(&mut client, "SELECT billing.generate_invoices('2024-02-01 01:00')"),
+        1
+    );
+    let description: String = client
+        .query_one("SELECT DISTINCT description FROM billing.invoice_lines", &[])
+        .unwrap()
+        .get(0);
+    assert_eq!(description, format!("1 × {evil}"));
+    client
+        .query(
+            "SELECT billing.update_subscription($1::text, jsonb_build_object('description', $1::text || 'new'), '2024-02-02')",
+            &[&evil],
+        )
+        .unwrap();
+    assert_eq!(
+        client
+            .query("SELECT * FROM billing.preview_invoice($1, '2024-02-03')", &[&evil])
+            .unwrap()
+            .len(),
+        1
+    );
+    for function in FUNCTIONS {
+        let sql = function.replace("%1", "$1").replace("%2", "'2024-02-03'");
+        let unknown = format!("{evil} unknown");
+        let refused = refusal(&mut client, &sql, &[&unknown]);
+        assert_eq!(refused.code(), &SqlState::UNDEFINED_OBJECT, "{sql}: {refused}");
+        assert!(refused.message().contains(evil), "{sql}: {refused}");
+    }
+    for changes in [
+        serde_json::json!({ evil: 1 }),
+        serde_json::json!({ "items": [{ "id": evil, "quantity": 1 }] }),
+        serde_json::json!({ "items": [{ "id": "si", evil: 1 }] }),
+        serde_json::json!({ "proration_behavior": evil }),
+    ] {
+        let refused = refusal(
+            &mut client,
+            "SELECT billing.update_subscription($1, $2, '2024-02-03')",
+            &[&evil, &changes],
+        );
+        assert!(refused.message().contains(evil), "{changes}: {refused}");
+    }
+    client
+        .query("SELECT billing.cancel_subscription($1, false, '2024-02-03')", &[&evil])
+        .unwrap();
+    assert_eq!(number(&mut client, "SELECT count(*) FROM billing.invoices"), 2);
+}
+
+/// What can only be answered with an error is answered with the right one.
+#[test]
+fn malformed_changes_are_refused() {
+    let (_database, mut client) = open_shop();
+    client
+        .batch_execute(
+            r#"SELECT billing.create_subscription('{"customer": "acme", "items": [{"price": "seat"}, {"price": "call"}]}', 'sub', '2024-01-01')"#,
+        )
+        .unwrap();
+    let item = |client: &mut Client, price: &str| {
+        text(
+            client,
+            &format!("SELECT id FROM billing.subscription_items WHERE price = '{price}'"),
+        )
+    };
+    let (seat, call) = (item(&mut client, "seat"), item(&mut client, "call"));
+    let invalid = "22";
+    for (changes, class) in [
+        ("[]".to_owned(), invalid),
+        ("3".to_owned(), invalid),
+        (r#"{"items": {}}"#.to_owned(), invalid),
+        (r#"{"items": [7]}"#.to_owned(), invalid),
+        (
+            format!(r#"{{"items": [{{"id": "{seat}", "quantity": "many"}}]}}"#),
+            invalid,
+        ),
+        (
+            format!(r#"{{"items": [{{"id": "{seat}", "quantity": 1.5}}]}}"#),
+            invalid,
+        ),
+        (
+            format!(r#"{{"items": [{{"id": "{seat}", "quantity": 99999999999999999999}}]}}"#),
+            invalid,
+        ),
+        (format!(r#"{{"items": [{{"id": "{seat}", "quantity": -1}}]}}"#), "2"),
+        (format!(r#"{{"items": [{{"id": "{call}", "quantity": 1}}]}}"#), invalid),
+        (r#"{"items": [{"id": "si_none", "quantity": 1}]}"#.to_owned(), "42704"),
+        (r#"{"cancel_at": "soon"}"#.to_owned(), invalid),
+        (r#"{"cancel_at": "infinity"}"#.to_owned(), "2"),
+        (r#"{"cancel_at": "2024-01-02T00:00:00Z"}"#.to_owned(), invalid),
+        (r#"{"cancel_at": 1e300}"#.to_owned(), invalid),
+        (r#"{"cancel_at": true}"#.to_owned(), invalid),
+        (r#"{"cancel_at_period_end": "perhaps"}"#.to_owned(), invalid),
+        (r#"{"metadata": 5}"#.to_owned(), "2"),
+    ] {
+        let sql = "SELECT billing.update_subscription('sub', $1::text::jsonb, '2024-01-02')";
+        assert!(client.query(sql, &[&changes]).is_err(), "not refused: {changes}");
+        let refused = refusal(&mut client, sql, &[&changes]);
+        assert!(
+            refused.code().code().starts_with(class),
+            "{changes}: {} {refused}",
+            refused.code().code()
+        );
+    }
+    let kept = "SELECT concat_ws(' ', status, cancel_at, cancel_at_period_end, current_period_end::date) FROM billing.subscriptions";
+    assert_eq!(text(&mut client, kept), "active f 2024-02-01");
+    assert_eq!(number(&mut client, "SELECT count(*) FROM billing.invoice_items"), 0);
+}
