@@ -3,12 +3,12 @@
 use std::sync::Barrier;
 use std::thread::{JoinHandle, spawn};
 
-use harness::Database;
+use harness::{Database, Options, cluster_under_test};
 use postgres::Client;
 
 use crate::recording::{
-    await_blocked, await_next_partition, await_that, backend, meter, narrow_database, number, record, recorded_twice,
-    text, usage,
+    await_blocked, await_next_partition, await_that, backend, catalog, meter, narrow_database, number, record,
+    recorded_twice, text, usage,
 };
 
 const LEVELS: [&str; 3] = ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"];
@@ -378,4 +378,80 @@ fn a_batch_that_meets_a_boundary_is_recorded_whole() {
     assert!(number(&mut client, "SELECT count(*) FROM billing.meter_event_partitions") > 1);
     assert_eq!(usage(&mut client, "long"), "60000");
     assert_eq!(recorded_twice(&mut client), []);
+}
+
+#[test]
+fn without_a_limit_retention_drops_nothing() {
+    let database = narrow_database();
+    let mut client = database.connect().unwrap();
+    client.batch_execute("SET billing.identifier_window = 0").unwrap();
+    assert!(record_at(&mut client, "old", "now() - interval '1 day'"));
+    let sealed = "SELECT count(*) FROM billing.meter_event_partitions WHERE event_count = 1";
+    await_that("the partition is sealed", || {
+        maintain(&mut client);
+        number(&mut client, sealed) == 1
+    });
+    maintain(&mut client);
+    assert_eq!(number(&mut client, "SELECT billing.drop_old_partitions()::bigint"), 0);
+    assert_eq!(number(&mut client, "SELECT count(*) FROM billing.meter_events"), 1);
+}
+
+#[test]
+fn retention_keeps_what_is_not_invoiced_yet() {
+    let options = Options::default()
+        .set("billing.worker", "off")
+        .set("billing.partition_width", "1s")
+        .set("billing.identifier_window", "0")
+        .set("billing.retention", "1s");
+    let cluster = cluster_under_test(&options).unwrap();
+    let database = Database::with_extension(&cluster).unwrap();
+    let mut client = database.connect().unwrap();
+    catalog(&mut client);
+    let price = r#"{"currency": "usd", "unit_amount": 1, "recurring": {"interval": "month", "usage_type": "metered", "meter": "sum"}}"#;
+    client
+        .execute(
+            "SELECT billing.create_price($1::text::billing.price, id => 'p')",
+            &[&price],
+        )
+        .unwrap();
+    client
+        .batch_execute(
+            r#"SELECT billing.create_subscription('{"customer": "acme", "items": [{"price": "p"}]}', 'sub', now() - interval '3 days')"#,
+        )
+        .unwrap();
+    assert!(record_at(
+        &mut client,
+        "old",
+        "date_trunc('hour', now()) - interval '1 day'"
+    ));
+    assert_eq!(number(&mut client, "SELECT billing.roll_up()"), 1);
+    let over = "SELECT count(*) FROM billing.meter_event_partitions WHERE event_count = 1 AND upper_bound < now() - interval '1 second'";
+    await_that("the partition is sealed and older than the limit", || {
+        maintain(&mut client);
+        number(&mut client, over) == 1
+    });
+    maintain(&mut client);
+    let events = "SELECT count(*) FROM billing.meter_events";
+    assert_eq!(number(&mut client, events), 1, "the running period needs it");
+    client
+        .batch_execute("SELECT billing.cancel_subscription('sub'); SELECT billing.generate_invoices()")
+        .unwrap();
+    maintain(&mut client);
+    assert_eq!(number(&mut client, events), 1, "a draft needs it");
+    client
+        .batch_execute("SELECT billing.generate_invoices(now() + interval '2 hours')")
+        .unwrap();
+    await_that("it is dropped", || {
+        maintain(&mut client);
+        number(&mut client, events) == 0
+    });
+    assert_eq!(usage(&mut client, "sum"), "1", "its buckets stay");
+    assert_eq!(
+        number(
+            &mut client,
+            "SELECT sum(amount_due)::bigint FROM billing.invoices WHERE number IS NOT NULL"
+        ),
+        1
+    );
+    assert!(record(&mut client, "new").unwrap());
 }
