@@ -163,6 +163,8 @@ fn an_admin_runs_the_whole_business() {
                INSERT INTO billing.meters (meter) VALUES ('{"event_name":"two","default_aggregation":{"formula":"count"}}');
                UPDATE billing.meters SET status = 'inactive' WHERE event_name = 'two';
                SELECT billing.create_alert('calls', 5, 'c');
+               INSERT INTO billing.alerts (event_name, gte) VALUES ('calls', 6);
+               UPDATE billing.alerts SET status = 'inactive' WHERE gte = 6;
                SELECT billing.create_subscription('{"customer":"c","items":[{"price":"p"}],"start_date":"2024-01-01T00:00:00Z"}', 'past', '2024-01-01Z');
                SET billing.max_event_age = -1;
                SELECT billing.record_meter_event('calls', 'c', 9, 'old', '2024-01-05Z');

@@ -64,6 +64,7 @@ const FOR_READING: &[&str] = &[
     "rated_usage",
     "require_argument",
     "require_time",
+    "see_partitions",
     "subscription_ends",
     "subscription_period",
     "usage_bounds",
@@ -133,13 +134,12 @@ const FOR_ADMINISTERING: &[&str] = &[
 ];
 
 /// Tables that an application keeps by plain INSERT and UPDATE.
-pub(super) const WRITTEN_BY_ADMIN: &[&str] = &["customers", "meters", "prices", "products"];
+pub(super) const WRITTEN_BY_ADMIN: &[&str] = &["alerts", "customers", "meters", "prices", "products"];
 
 /// Tables that only functions write.
 pub(super) const ONLY_READ: &[&str] = &[
     "alert_events",
     "alert_states",
-    "alerts",
     "customer_balance_transactions",
     "invoice_items",
     "invoice_lines",
