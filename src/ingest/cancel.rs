@@ -19,13 +19,13 @@ use crate::pg::time::Micros;
 
 #[pg_extern(sql = false)]
 fn cancel_meter_event(event_name: Option<Text>, customer: Option<Text>, identifier: Option<Text>) -> Result<bool> {
-    // An identifier that was used again after its window names the later event.
+    // An identifier that was used again after its window names the later event, cancelled or not: cancelling twice must not take
+    // the earlier one too.
     const CANCEL: Statement = Statement {
         sql: "UPDATE billing.meter_events e SET cancelled_at = pg_catalog.clock_timestamp()
               WHERE e.customer = $1 AND e.event_name = $2 AND e.identifier = $3 AND e.cancelled_at IS NULL
                 AND e.received_at = (SELECT pg_catalog.max(l.received_at) FROM billing.meter_events l
-                                     WHERE l.customer = $1 AND l.event_name = $2 AND l.identifier = $3
-                                       AND l.cancelled_at IS NULL)
+                                     WHERE l.customer = $1 AND l.event_name = $2 AND l.identifier = $3)
               RETURNING e.value, e.\"timestamp\", e.dimensions",
         types: &[PgBuiltInOids::TEXTOID, PgBuiltInOids::TEXTOID, PgBuiltInOids::TEXTOID],
     };

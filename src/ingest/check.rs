@@ -14,6 +14,10 @@ use crate::types::Formula;
 const LONGEST_IDENTIFIER: usize = 255;
 const LONGEST_DISTINCT_VALUE: usize = 500;
 const LONGEST_SPLIT: usize = 900;
+/// Customer, meter, dimensions and counted text are one B-tree entry of the buckets: 2,704 bytes, some of them PostgreSQL's own.
+const LONGEST_BUCKET_KEY: usize = 2600;
+/// What `jsonb` adds to a key and its text.
+const JSONB_ENTRY: usize = 8;
 /// Stripe's limit is 15 for fear of doubles; exact decimals need one only against abuse.
 const MOST_DIGITS: u64 = 28;
 
@@ -92,7 +96,7 @@ pub fn check(
         }
         Some(given) => given,
     };
-    check_dimensions(&dimensions, meter)?;
+    check_dimensions(&dimensions, &customer, meter)?;
     let timestamp_given = timestamp.is_some();
     let timestamp = match timestamp {
         Some(given) => check_timestamp(given, clock)?,
@@ -132,7 +136,7 @@ fn check_value(value: SubmittedValue) -> Result<BigDecimal, Rejection> {
     }
 }
 
-fn check_dimensions(dimensions: &Dimensions, meter: &Meter) -> Result<(), Rejection> {
+fn check_dimensions(dimensions: &Dimensions, customer: &str, meter: &Meter) -> Result<(), Rejection> {
     if let Some(missing) = meter.dimension_keys.iter().find(|key| !dimensions.contains_key(*key)) {
         return reject(
             Code::MissingDimensions,
@@ -153,6 +157,7 @@ fn check_dimensions(dimensions: &Dimensions, meter: &Meter) -> Result<(), Reject
             format!("the meter's dimensions have {split} bytes in this event, at most {LONGEST_SPLIT}"),
         );
     }
+    let mut counted = 0;
     if meter.formula == Formula::UniqueCount {
         match dimensions.get(&meter.value_key) {
             None => {
@@ -169,8 +174,15 @@ fn check_dimensions(dimensions: &Dimensions, meter: &Meter) -> Result<(), Reject
                     ),
                 );
             }
-            Some(_) => {}
+            Some(text) => counted = text.len(),
         }
+    }
+    let key = customer.len() + meter.event_name.len() + split + meter.dimension_keys.len() * JSONB_ENTRY + counted;
+    if key > LONGEST_BUCKET_KEY {
+        return reject(
+            Code::InvalidDimensions,
+            format!("customer, meter, dimensions and counted text have {key} bytes, at most {LONGEST_BUCKET_KEY}"),
+        );
     }
     Ok(())
 }

@@ -252,13 +252,11 @@ fn a_retry_with_its_timestamp_is_known_as_long_as_events_are_kept() {
     assert!(!record(&mut client, "unstamped").unwrap());
     assert_eq!(recorded_twice(&mut client), [("acme/sum/unstamped".to_owned(), 2)]);
     assert_eq!(usage(&mut client, "sum"), "4");
-    // Cancelling takes the later one.
-    assert!(
-        client
-            .query_one("SELECT billing.cancel_meter_event('sum', 'acme', 'unstamped')", &[])
-            .unwrap()
-            .get::<_, bool>(0)
-    );
+    // Cancelling takes the later one; cancelling again, as a retry does, nothing.
+    for cancelled in [true, false] {
+        let sql = "SELECT billing.cancel_meter_event('sum', 'acme', 'unstamped')";
+        assert_eq!(client.query_one(sql, &[]).unwrap().get::<_, bool>(0), cancelled);
+    }
     let left = "SELECT count(*) FROM billing.meter_events WHERE identifier = 'unstamped' AND cancelled_at IS NULL
                 AND received_at = (SELECT min(received_at) FROM billing.meter_events WHERE identifier = 'unstamped')";
     assert_eq!(number(&mut client, left), 1);

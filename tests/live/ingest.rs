@@ -469,3 +469,36 @@ fn a_meter_that_is_inactive_takes_no_events_but_lets_them_be_cancelled() {
     assert!(record(&mut client, "b").unwrap());
     assert_eq!(usage(&mut client, "sum"), "1");
 }
+
+#[test]
+fn no_event_is_longer_than_a_bucket_can_hold() {
+    let database = database();
+    let mut client = database.connect().unwrap();
+    // Characters of four bytes that do not compress: 255 and 100 of them are the longest customer and event name.
+    let random = |n: u32| -> String {
+        (0..n)
+            .filter_map(|i| char::from_u32(0x20000 + i.wrapping_mul(2_654_435_761) % 0xA000))
+            .collect()
+    };
+    let (customer, name) = (random(255), random(100));
+    client
+        .execute("SELECT billing.create_customer($1)", &[&customer])
+        .unwrap();
+    let keys: Vec<String> = (0..100).map(|i| format!("k{i}")).collect();
+    let more = format!(
+        ", \"dimension_payload_keys\": {}",
+        serde_json::to_string(&keys).unwrap()
+    );
+    meter(&mut client, &name, "unique_count", &more);
+    let record =
+        "SELECT recorded FROM billing.record_meter_events(ARRAY[$1], ARRAY[$2], '{1}', NULL, NULL, ARRAY[$3::jsonb])";
+    for (characters, recorded) in [(1, 1), (100, 0), (124, 0)] {
+        let mut dimensions: serde_json::Map<String, Value> = keys.iter().map(|key| (key.clone(), json!(""))).collect();
+        dimensions.insert("value".into(), json!(random(characters)));
+        let row = client
+            .query_one(record, &[&name, &customer, &Value::Object(dimensions)])
+            .unwrap();
+        assert_eq!(row.get::<_, i64>(0), recorded, "{characters}");
+        client.execute("SELECT billing.roll_up()", &[]).unwrap();
+    }
+}
