@@ -7,6 +7,7 @@ mod comments;
 mod concurrency;
 mod durability;
 mod identity;
+mod immutability;
 mod ingest;
 mod invoices;
 mod price_amount;
