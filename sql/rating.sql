@@ -121,12 +121,15 @@ BEGIN
         JOIN billing.subscription_items i ON i.subscription = s.id
         JOIN billing.prices p ON p.id = i.price AND p.meter = u.event_name
         WHERE i.id = late_usage_of_item.item);
-    -- Lines of a void invoice count as billed: voiding waives them, it does not move them to the next invoice.
+    -- Lines of a void invoice count as billed: voiding waives them, it does not move them to the next invoice. But what was
+    -- waived is not given back as credit either.
     RETURN QUERY
-    SELECT late_usage_of_item.item, b.price, b.description, r.quantity, (r.amount - b.amount)::bigint,
+    SELECT late_usage_of_item.item, b.price, b.description, r.quantity,
+           CASE WHEN r.amount IS NOT NULL THEN greatest(r.amount - b.amount, -b.asked)::bigint END,
            b.period_start, b.period_end, r.usage_state
     FROM (
         SELECT l.price, l.period_start, l.period_end, i.customer, sum(l.amount) AS amount,
+               greatest(coalesce(sum(l.amount) FILTER (WHERE i.status <> 'void'), 0), 0) AS asked,
                'Late usage: ' || min(l.description) FILTER (WHERE l.kind = 'usage') AS description,
                (array_agg(l.usage_state ORDER BY l.id DESC))[1] AS usage_state
         FROM billing.invoice_lines l JOIN billing.invoices i ON i.id = l.invoice
@@ -138,7 +141,7 @@ BEGIN
     CROSS JOIN LATERAL billing.rated_usage(b.price, b.customer, b.period_start, b.period_end) r
     WHERE (pending
            OR billing.usage_state(p.meter, b.customer, b.period_start, b.period_end) IS DISTINCT FROM b.usage_state)
-      AND r.amount IS DISTINCT FROM b.amount::bigint
+      AND (r.amount > b.amount OR r.amount < b.amount AND b.asked > 0 OR r.amount IS NULL)
       -- Hours that a period's bound cuts are read from the events: without all of them there is no exact rating.
       AND NOT EXISTS (
           SELECT FROM billing.meter_event_partitions d
