@@ -15,6 +15,8 @@ mod price_amount;
 mod recording;
 mod refusal;
 mod roles;
+mod roll_up;
+mod standby;
 mod stopped;
 mod types;
 mod update;
