@@ -18,7 +18,6 @@ mod refusal;
 mod roles;
 mod roll_up;
 mod standby;
-mod stopped;
 mod types;
 mod update;
 mod usage;
