@@ -192,6 +192,9 @@ BEGIN
                            SELECT FROM unnest(ranges_from, ranges_to) AS r (range_from, range_to)
                            WHERE p.min_timestamp < r.range_to AND p.max_timestamp >= r.range_from) AS wanted
                 FROM billing.meter_event_partitions p
+                UNION ALL
+                -- Made after this snapshot: nobody else's events in it are visible, but this transaction's own are.
+                SELECT coalesce(max(p.upper_bound), '-infinity'), 'infinity', true FROM billing.meter_event_partitions p
             ) w
         ) n
         WHERE n.wanted

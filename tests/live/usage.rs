@@ -13,7 +13,9 @@ use postgres::Client;
 use postgres::error::SqlState;
 use serde_json::{Map, Value, json};
 
-use crate::recording::{FORMULAS, assert_refused, meter, narrow_database, number, refusal, text, usage};
+use crate::recording::{
+    FORMULAS, assert_refused, await_next_partition, meter, narrow_database, number, record, refusal, text, usage,
+};
 use history::{CUSTOMERS, History, METERS, SCENES, formula, middle, name};
 use oracle::{DAY, Event, HOUR, MINUTE, Micros, instant};
 
@@ -417,6 +419,22 @@ fn a_snapshot_keeps_its_usage_while_it_is_rolled_up() {
     assert!(differences(&mut reader, "sum").is_empty());
     reader.batch_execute("COMMIT").unwrap();
     assert_eq!(usage(&mut reader, "sum"), "14");
+}
+
+#[test]
+fn a_snapshot_older_than_a_partition_shows_its_own_events_there() {
+    let database = narrow_database();
+    let (mut own, mut other) = (database.connect().unwrap(), database.connect().unwrap());
+    record(&mut other, "makes the first partition").unwrap();
+    own.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM billing.meters")
+        .unwrap();
+    await_next_partition(&mut other);
+    record(&mut other, "makes the next one").unwrap();
+    record(&mut own, "own").unwrap();
+    // The bounds cut an hour, so the events themselves are read.
+    let cut = "SELECT trim_scale(aggregated_value)::text FROM billing.meter_event_summaries('sum', 'acme',
+                   now() - interval '90 minutes', now() + interval '1 minute')";
+    assert_eq!(text(&mut own, cut), "2");
 }
 
 #[test]
