@@ -9,6 +9,31 @@ DO $$ BEGIN
     END IF;
 END $$;
 
+-- Whoever may create in this schema can put a function beside one of these that fits a call better, and what stands here runs as
+-- a superuser. CREATE EXTENSION takes a schema that exists as it is.
+DO $$
+DECLARE
+    stranger text;
+BEGIN
+    SELECT coalesce(r.rolname, 'PUBLIC') INTO stranger
+    FROM pg_catalog.pg_namespace n
+    CROSS JOIN LATERAL (
+        SELECT n.nspowner UNION ALL
+        SELECT a.grantee FROM pg_catalog.aclexplode(n.nspacl) a WHERE a.privilege_type = 'CREATE'
+    ) may_create (role)
+    LEFT JOIN pg_catalog.pg_roles r ON r.oid = may_create.role
+    WHERE n.nspname = 'billing' AND r.rolsuper IS NOT TRUE
+    LIMIT 1;
+    IF stranger IS NOT NULL THEN
+        RAISE EXCEPTION 'schema "billing" exists, and % may create objects in it', stranger
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Drop or rename it: the extension makes its own.';
+    ELSIF EXISTS (SELECT FROM pg_catalog.pg_proc p WHERE p.pronamespace = 'billing'::pg_catalog.regnamespace)
+          OR EXISTS (SELECT FROM pg_catalog.pg_operator o WHERE o.oprnamespace = 'billing'::pg_catalog.regnamespace) THEN
+        RAISE EXCEPTION 'schema "billing" holds functions or operators already'
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Move them to another schema, or drop them.';
+    END IF;
+END $$;
+
 COMMENT ON SCHEMA billing IS
     'pg_billing: usage-based billing. ingest -> meter_events + usage_pending -> usage_buckets -> summaries, rating -> invoices.';
 

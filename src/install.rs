@@ -1,10 +1,18 @@
 //! What the server does when it loads the library, and what CREATE EXTENSION runs, in order.
 
+use std::ffi::CStr;
+
 use pgrx::prelude::*;
 
 use crate::{settings, worker};
 
-pg_module_magic!(name, version);
+/// Said by hand: pgrx 0.18.1 takes its `version` for the name.
+const VERSION: &CStr = match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes()) {
+    Ok(version) => version,
+    Err(_) => c"",
+};
+
+pg_module_magic!(name, version = VERSION);
 
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {

@@ -64,5 +64,6 @@ fn decimal(name: &str, value: &AnyNumeric) -> Result<BigDecimal> {
             PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
             format!("argument \"{name}\" must be a finite number, got {value}"),
         )
+        .set_hint("NaN and infinity have no amount.")
     })
 }

@@ -43,13 +43,22 @@ impl From<Invalid> for ErrorReport {
 
 impl From<CalendarError> for ErrorReport {
     fn from(problem: CalendarError) -> Self {
-        let code = match problem {
-            CalendarError::UnknownInterval(_) | CalendarError::ZeroCount | CalendarError::EmptyPeriod => {
-                PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE
+        use PgSqlErrorCode::*;
+        let (code, hint) = match problem {
+            CalendarError::UnknownInterval(_) => {
+                (ERRCODE_INVALID_PARAMETER_VALUE, "Use 'day', 'week', 'month' or 'year'.")
             }
-            CalendarError::TimeOutOfRange => PgSqlErrorCode::ERRCODE_DATETIME_FIELD_OVERFLOW,
-            CalendarError::AmountOutOfRange => PgSqlErrorCode::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
+            CalendarError::ZeroCount => (ERRCODE_INVALID_PARAMETER_VALUE, "A period is one interval or more."),
+            CalendarError::EmptyPeriod => (ERRCODE_INVALID_PARAMETER_VALUE, "Ranges are half-open: [start, end)."),
+            CalendarError::TimeOutOfRange => (
+                ERRCODE_DATETIME_FIELD_OVERFLOW,
+                "Periods lie between the years -262143 and 262142.",
+            ),
+            CalendarError::AmountOutOfRange => (
+                ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
+                "Amounts are minor units of the currency, at most 9,223,372,036,854,775,807.",
+            ),
         };
-        error(code, problem.to_string())
+        error(code, problem.to_string()).set_hint(hint)
     }
 }

@@ -18,7 +18,8 @@ pub fn from_decimal(value: &BigDecimal) -> Result<AnyNumeric> {
     AnyNumeric::try_from(value.to_plain_string().as_str()).map_err(|_| {
         error(
             PgSqlErrorCode::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
-            format!("value {value:e} is out of range for numeric"),
+            format!("a value of {} digits is out of range for numeric", value.digits()),
         )
+        .set_hint("numeric holds 131,072 digits before the decimal point and 16,383 after it.")
     })
 }

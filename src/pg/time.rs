@@ -72,12 +72,17 @@ impl Micros {
     }
 }
 
-/// An argument that must be a finite instant: SQLSTATE 22023 otherwise.
+/// An argument that must be a finite instant: SQLSTATE 22023 otherwise, 22008 beyond the year 262142, where chrono ends.
 pub fn finite(name: &str, value: TimestampWithTimeZone) -> Result<DateTime<Utc>> {
-    Micros::from_pg(value).to_chrono().ok_or_else(|| {
-        error(
+    let micros = Micros::from_pg(value);
+    micros.to_chrono().ok_or_else(|| match micros.is_finite() {
+        true => error(
+            PgSqlErrorCode::ERRCODE_DATETIME_FIELD_OVERFLOW,
+            format!("argument \"{name}\" is out of range: {value}"),
+        ),
+        false => error(
             PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
             format!("argument \"{name}\" must be a finite timestamp, got {value}"),
-        )
+        ),
     })
 }

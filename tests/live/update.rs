@@ -89,6 +89,15 @@ fn the_versions_are_one() {
         (row.get(0), row.get(1), row.get(2), row.get(3)),
         (true, false, false, "billing")
     );
+    if shared_cluster().unwrap().install().major >= 18 {
+        let loaded = strings(
+            &mut client,
+            "SELECT concat_ws(' ', module_name, version)
+             FROM billing.setting_seconds('retention') AS loading, pg_get_loaded_modules()
+             WHERE file_name LIKE 'pg_billing%'",
+        );
+        assert_eq!(loaded, [format!("pg_billing {}", version())]);
+    }
 }
 
 #[test]
@@ -146,6 +155,28 @@ fn it_installs_only_where_and_by_whom_it_may() {
         ),
         ["mine"]
     );
+}
+
+#[test]
+fn a_schema_that_others_write_to_is_not_taken() {
+    let (database, mut client) = empty();
+    let role = format!("squatter_of_{}", database.name());
+    client.batch_execute(&format!("CREATE ROLE {role}")).unwrap();
+    // What stands in the schema runs as a superuser, and this would fit calls of the extension's own function better.
+    let trap = "CREATE FUNCTION billing.require_argument(text, text) RETURNS void LANGUAGE sql AS ''";
+    for squat in [
+        format!("CREATE SCHEMA billing AUTHORIZATION {role}"),
+        format!("CREATE SCHEMA billing; GRANT CREATE ON SCHEMA billing TO {role}"),
+        "CREATE SCHEMA billing; GRANT CREATE ON SCHEMA billing TO PUBLIC".to_owned(),
+        format!("CREATE SCHEMA billing; {trap}"),
+    ] {
+        client.batch_execute(&squat).unwrap();
+        Refusal::of(&mut client, "CREATE EXTENSION pg_billing", &[])
+            .says("55000", &["schema \"billing\""])
+            .hints();
+        client.batch_execute("DROP SCHEMA billing CASCADE").unwrap();
+    }
+    client.batch_execute("CREATE EXTENSION pg_billing").unwrap();
 }
 
 #[test]
