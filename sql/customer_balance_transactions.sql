@@ -33,7 +33,7 @@ CREATE TRIGGER customer_balance_transactions_append_only
     FOR EACH STATEMENT EXECUTE FUNCTION billing.append_only();
 COMMENT ON TRIGGER customer_balance_transactions_append_only ON billing.customer_balance_transactions IS 'Append-only.';
 
-CREATE FUNCTION billing.customer_balance(customer text, currency text) RETURNS bigint
+CREATE FUNCTION billing.customer_balance(customer text, currency text) RETURNS numeric
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 BEGIN

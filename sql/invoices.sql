@@ -18,8 +18,9 @@ CREATE TABLE billing.invoices (
     billing_reason text NOT NULL CONSTRAINT invoices_billing_reason_known
         CHECK (billing_reason IN ('subscription_create', 'subscription_cycle')),
     line_count integer NOT NULL DEFAULT 0 CONSTRAINT invoices_line_count_positive CHECK (line_count >= 0),
-    starting_balance bigint,
-    ending_balance bigint,
+    -- Credit of many invoices adds up beyond bigint; an error there would stop everybody's invoices.
+    starting_balance numeric,
+    ending_balance numeric,
     collection_method text NOT NULL DEFAULT 'charge_automatically',
     due_date timestamptz,
     paid_at timestamptz,

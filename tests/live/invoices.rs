@@ -678,6 +678,11 @@ fn malformed_changes_are_refused() {
             format!(r#"{{"items": [{{"id": "{seat}", "quantity": 99999999999999999999}}]}}"#),
             invalid,
         ),
+        (
+            // The old quantity would be given back twice.
+            format!(r#"{{"items": [{{"id": "{seat}", "quantity": 2}}, {{"id": "{seat}", "quantity": 3}}]}}"#),
+            invalid,
+        ),
         (format!(r#"{{"items": [{{"id": "{seat}", "quantity": -1}}]}}"#), "2"),
         (format!(r#"{{"items": [{{"id": "{call}", "quantity": 1}}]}}"#), invalid),
         (r#"{"items": [{"id": "si_none", "quantity": 1}]}"#.to_owned(), "42704"),
@@ -685,6 +690,7 @@ fn malformed_changes_are_refused() {
         (r#"{"cancel_at": "infinity"}"#.to_owned(), "2"),
         (r#"{"cancel_at": "2024-01-02T00:00:00Z"}"#.to_owned(), invalid),
         (r#"{"cancel_at": 1e300}"#.to_owned(), invalid),
+        (r#"{"cancel_at": "10/11/2030"}"#.to_owned(), invalid),
         (r#"{"cancel_at": true}"#.to_owned(), invalid),
         (r#"{"cancel_at_period_end": "perhaps"}"#.to_owned(), invalid),
         (r#"{"metadata": 5}"#.to_owned(), "2"),
@@ -701,4 +707,30 @@ fn malformed_changes_are_refused() {
     let kept = "SELECT concat_ws(' ', status, cancel_at, cancel_at_period_end, current_period_end::date) FROM billing.subscriptions";
     assert_eq!(text(&mut client, kept), "active f 2024-02-01");
     assert_eq!(number(&mut client, "SELECT count(*) FROM billing.invoice_items"), 0);
+}
+
+#[test]
+fn a_change_before_an_earlier_change_is_refused() {
+    let (_database, mut client) = open_shop();
+    client
+        .batch_execute(
+            r#"SELECT billing.create_subscription('{"customer": "acme", "items": [{"price": "seat"}]}', 'sub', '2024-01-01')"#,
+        )
+        .unwrap();
+    let change = |quantity: i32, day: i32| {
+        format!(
+            "SELECT billing.update_subscription('sub', jsonb_build_object('items', jsonb_build_array(
+                 jsonb_build_object('id', id, 'quantity', {quantity}))), '2024-01-{day}') FROM billing.subscription_items"
+        )
+    };
+    client.query(&change(5, 21), &[]).unwrap();
+    // What would be given back from the 11th on, five seats, was one seat until the 21st.
+    assert_refused(
+        &mut client,
+        &change(3, 11),
+        &[],
+        &SqlState::INVALID_PARAMETER_VALUE,
+        &["2024-01-21"],
+    );
+    client.query(&change(3, 21), &[]).unwrap();
 }

@@ -364,6 +364,47 @@ fn a_rolled_back_finalization_leaves_no_gap() {
     assert_books_balance(&mut watcher);
 }
 
+/// Two drafts of one subscription: neither session may miss the late usage that the other has just billed.
+#[test]
+fn drafts_finalized_at_once_bill_late_usage_once() {
+    let database = Database::with_extension(quiet_cluster()).unwrap();
+    let (mut first, mut second, mut watcher) = (connect(&database), connect(&database), connect(&database));
+    shop(&mut watcher);
+    watcher
+        .batch_execute(
+            r#"SELECT billing.create_subscription('{"customer": "acme", "items": [{"price": "package"}]}', 'sub', '2024-01-01');
+               SELECT billing.generate_invoices('2024-02-01 01:00');
+               SET billing.finalization_delay = '90d';
+               SELECT billing.generate_invoices('2024-04-01');
+               SELECT billing.record_meter_event('calls', 'acme', 4, 'late', '2024-01-10')"#,
+        )
+        .unwrap();
+    let drafts: Vec<String> = watcher
+        .query(
+            "SELECT id FROM billing.invoices WHERE status = 'draft' ORDER BY created",
+            &[],
+        )
+        .unwrap()
+        .iter()
+        .map(|row| row.get(0))
+        .collect();
+    assert_eq!(drafts.len(), 2);
+    let finalize = "SELECT billing.finalize_invoice($1, '2024-04-02')";
+    first.batch_execute("BEGIN").unwrap();
+    first.query(finalize, &[&drafts[1]]).unwrap();
+    let (holder, waiting) = (backend(&mut first), backend(&mut second));
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| second.query(finalize, &[&drafts[0]]).unwrap());
+        await_blocked(&mut watcher, waiting, holder);
+        first.batch_execute("COMMIT").unwrap();
+        other.join().unwrap();
+    });
+    // One package of 40.
+    let late = "SELECT string_agg(amount::text, ' ') FROM billing.invoice_lines WHERE kind = 'late_usage'";
+    assert_eq!(text(&mut watcher, late), "40");
+    assert_books_balance(&mut watcher);
+}
+
 /// Everything that changes billing, at once: nothing deadlocks, and the books are right at the end.
 #[test]
 fn a_storm_of_sessions_leaves_the_books_right() {
