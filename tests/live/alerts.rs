@@ -284,9 +284,10 @@ fn an_inactive_alert_sees_nothing_and_an_archived_one_never_again() {
         let sql = "SELECT status FROM billing.alerts WHERE id = $1";
         client.query_one(sql, &[&id]).unwrap().get(0)
     };
+    assert_eq!(after(&mut client, "sum", "5", "2026-01-01"), NOTHING);
     set(&mut client, "deactivate", &id);
     assert_eq!(status(&mut client, &id), "inactive");
-    assert_eq!(after(&mut client, "sum", "12", "2026-01-01"), NOTHING);
+    assert_eq!(after(&mut client, "sum", "7", "2026-01-01 01:00"), NOTHING);
     set(&mut client, "activate", &id);
     assert_eq!(
         after(&mut client, "sum", "1", "2026-01-02"),

@@ -7,7 +7,9 @@ use harness::Database;
 use postgres::Client;
 use postgres::error::SqlState;
 
-use crate::recording::{FORMULAS, assert_never_crashed, narrow_database, number, record, text, usage};
+use crate::recording::{
+    FORMULAS, assert_never_crashed, await_blocked, backend, narrow_database, number, record, text, usage,
+};
 
 const RECORDERS: i64 = 4;
 const ROUNDS: i64 = 40;
@@ -132,7 +134,10 @@ fn a_long_open_writer_holds_up_nobody() {
     let database = narrow_database();
     let mut writer = database.connect().unwrap();
     let mut client = database.connect().unwrap();
-    client.batch_execute("SET statement_timeout = '10s'").unwrap();
+    // Not the writer's to make: whoever needs a partition waits for the one who makes it.
+    client
+        .batch_execute("SELECT billing.make_partition(date_trunc('second', now()), now() + interval '1 h'); SET statement_timeout = '10s'")
+        .unwrap();
     record(&mut client, "first").unwrap();
     record(&mut client, "second").unwrap();
     writer.batch_execute("BEGIN").unwrap();
@@ -234,6 +239,43 @@ fn an_old_snapshot_errs_or_is_exact() {
         }
         assert_verified(&mut client);
     }
+}
+
+/// Recomputing reads events that were committed after the fold began: their place in the queue goes with it.
+#[test]
+fn events_that_come_between_fold_and_recomputing_count_once() {
+    let database = narrow_database();
+    let mut client = database.connect().unwrap();
+    let mut roller = database.connect().unwrap();
+    let mut holder = database.connect().unwrap();
+    let maximum = |client: &mut Client, identifier: &str| {
+        let sql = "SELECT billing.record_meter_event('max', 'acme', 1, $1, date_trunc('day', now()) - interval '12 h')";
+        client.execute(sql, &[&identifier]).unwrap();
+    };
+    record(&mut client, "folded").unwrap();
+    maximum(&mut client, "cancelled");
+    assert_eq!(roll_up(&mut client), 2);
+    record(&mut client, "pending").unwrap();
+    client
+        .batch_execute("SELECT billing.cancel_meter_event('max', 'acme', 'cancelled')")
+        .unwrap();
+    holder
+        .batch_execute("BEGIN; SELECT FROM billing.usage_buckets WHERE event_name = 'sum' FOR UPDATE")
+        .unwrap();
+    let (waiting, held_by) = (backend(&mut roller), backend(&mut holder));
+    std::thread::scope(|scope| {
+        let folding = scope.spawn(|| roll_up(&mut roller));
+        await_blocked(&mut client, waiting, held_by);
+        maximum(&mut client, "between");
+        holder.batch_execute("COMMIT").unwrap();
+        assert_eq!(folding.join().unwrap(), 2);
+    });
+    assert_eq!(pending(&mut client), 0);
+    assert_eq!(roll_up(&mut client), 0);
+    let counted =
+        "SELECT sum(event_count)::bigint FROM billing.usage_buckets WHERE event_name = 'max' AND width = 'day'";
+    assert_eq!(number(&mut client, counted), 1);
+    assert_verified(&mut client);
 }
 
 /// What cannot be subtracted is recomputed from the events; what becomes empty is gone.

@@ -301,11 +301,15 @@ fn windows_without_events_are_zero_or_null() {
     }
 }
 
-/// An event an hour for two months around each change of clocks: a day's sum is the number of its hours.
+/// An event an hour around each change of clocks: a day's sum is the number of its hours.
 #[test]
 fn days_have_23_or_25_hours_where_clocks_change() {
     let (_database, mut client) = ready();
-    for (from, to) in [("2025-03-01", "2025-04-15"), ("2025-10-01", "2025-11-15")] {
+    for (from, to) in [
+        ("2018-11-01", "2018-11-10"),
+        ("2025-03-01", "2025-04-15"),
+        ("2025-10-01", "2025-11-15"),
+    ] {
         client
             .execute(
                 "SELECT billing.record_meter_events(array_agg('sum'::text), array_agg('acme'::text), array_agg(1::numeric),
@@ -359,6 +363,31 @@ fn days_have_23_or_25_hours_where_clocks_change() {
             [
                 "2025-10-01 04:00|2025-11-01 04:00|744",
                 "2025-11-01 04:00|2025-11-10 17:00|229"
+            ]
+        );
+        // Cuba repeats the hour after midnight: the day begins at the first. Brazil had no midnight on 4 November 2018.
+        let twice = summary(
+            &mut client,
+            "'sum', 'acme', '2025-11-01 04:00', '2025-11-04 05:00', 'day', NULL, 'America/Havana'",
+        );
+        assert_eq!(
+            twice,
+            [
+                "2025-11-01 04:00|2025-11-02 04:00|24",
+                "2025-11-02 04:00|2025-11-03 05:00|25",
+                "2025-11-03 05:00|2025-11-04 05:00|24",
+            ]
+        );
+        let skipped = summary(
+            &mut client,
+            "'sum', 'acme', '2018-11-03 03:00', '2018-11-05 12:00', 'day', NULL, 'America/Sao_Paulo'",
+        );
+        assert_eq!(
+            skipped,
+            [
+                "2018-11-03 03:00|2018-11-04 03:00|24",
+                "2018-11-04 03:00|2018-11-05 02:00|23",
+                "2018-11-05 02:00|2018-11-05 12:00|10",
             ]
         );
         // India's hours begin at half past in UTC, Nepal's at a quarter past.

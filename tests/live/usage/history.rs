@@ -119,8 +119,8 @@ impl History {
         // Made beforehand: a session whose open transaction made one would hold up the other, and this thread with it.
         client
             .execute(
-                "SELECT billing.make_partition(at, at + interval '2 s')
-                 FROM generate_series(date_trunc('second', now()), now() + interval '80 s', interval '2 s') at",
+                "SELECT billing.make_partition(at, at + interval '3 s')
+                 FROM generate_series(date_trunc('second', now()), now() + interval '3 min', interval '3 s') at",
                 &[],
             )
             .unwrap();
