@@ -312,7 +312,8 @@ fn go_on(client: &mut Client) -> Vec<Value> {
     let gaps = "SELECT count(*) FROM (SELECT number, row_number() OVER (ORDER BY number) AS n FROM billing.invoices
                 WHERE number IS NOT NULL) i WHERE number <> 'INV-' || to_char(n, 'FM000000')";
     assert_eq!(number(client, gaps), 0);
-    let alerts = "SELECT jsonb_build_object('gte', gte, 'value', value, 'customer', customer, 'period', period_start)
+    // Without their values, which are those of the fold that crossed: a worker may have folded earlier than the call above.
+    let alerts = "SELECT jsonb_build_object('gte', gte, 'customer', customer, 'period', period_start)
                   FROM billing.alert_events ORDER BY customer, gte, period_start";
     for row in client.query(alerts, &[]).unwrap() {
         note("alert", row.get(0));
