@@ -6,7 +6,7 @@ use chrono::SecondsFormat;
 use super::meters::Meter;
 use super::rejection::{Code, Rejection, reject};
 use super::submitted::{Dimensions, Submitted, SubmittedValue};
-use crate::pg::time::Micros;
+use crate::pg::time::{MICROS_PER_SECOND, Micros};
 use crate::settings;
 use crate::types::Formula;
 
@@ -18,13 +18,15 @@ const LONGEST_SPLIT: usize = 900;
 const LONGEST_BUCKET_KEY: usize = 2600;
 /// What `jsonb` adds to a key and its text.
 const JSONB_ENTRY: usize = 8;
+/// 0001-01-01. No event is older, also where `billing.max_event_age` sets no limit: soon before, calendars end.
+const YEAR_ONE: Micros = Micros(-63_082_281_600 * MICROS_PER_SECOND);
 /// Stripe's limit is 15 for fear of doubles; exact decimals need one only against abuse.
 const MOST_DIGITS: u64 = 28;
 
 /// The clock of one call, and the limits around it.
 pub struct Clock {
     pub now: Micros,
-    oldest: Option<Micros>,
+    oldest: Micros,
     latest: Micros,
 }
 
@@ -34,7 +36,8 @@ impl Clock {
         let lead = settings::micros(&settings::MAX_EVENT_LEAD).unwrap_or(0);
         Clock {
             now,
-            oldest: settings::micros(&settings::MAX_EVENT_AGE).map(|age| now.saturating_add(-age)),
+            oldest: settings::micros(&settings::MAX_EVENT_AGE)
+                .map_or(YEAR_ONE, |age| now.saturating_add(-age).max(YEAR_ONE)),
             latest: now.saturating_add(lead),
         }
     }
@@ -195,17 +198,14 @@ fn check_timestamp(timestamp: Micros, clock: &Clock) -> Result<Micros, Rejection
             format!("timestamp {text} is later than {}", iso(clock.latest)),
         );
     }
-    match clock.oldest {
-        Some(oldest) if timestamp < oldest => {
-            let text = iso(timestamp);
-            reject(
-                Code::TooFarInPast,
-                format!("timestamp {text} is before {}", iso(oldest)),
-            )
-        }
-        _ if !timestamp.is_finite() => reject(Code::TooFarInPast, "timestamp is -infinity"),
-        _ => Ok(timestamp),
+    if timestamp < clock.oldest {
+        let text = iso(timestamp);
+        return reject(
+            Code::TooFarInPast,
+            format!("timestamp {text} is before {}", iso(clock.oldest)),
+        );
     }
+    Ok(timestamp)
 }
 
 fn iso(at: Micros) -> String {

@@ -502,3 +502,25 @@ fn no_event_is_longer_than_a_bucket_can_hold() {
         client.execute("SELECT billing.roll_up()", &[]).unwrap();
     }
 }
+
+/// A time that PostgreSQL cannot hold would make the events unreadable.
+#[test]
+fn no_event_is_older_than_the_year_one() {
+    let database = database();
+    let mut client = database.connect().unwrap();
+    client.batch_execute("SET billing.max_event_age = -1").unwrap();
+    // Unix seconds: 7537 BC, which no timestamptz holds; the last second before the year 1, and its first.
+    for (timestamp, recorded) in [(-300_000_000_000_i64, 0), (-62_135_596_801, 0), (-62_135_596_800, 1)] {
+        let event = json!({"event_name": "sum", "payload": {"customer": "acme", "value": 1}, "timestamp": timestamp});
+        let sql = "SELECT recorded FROM billing.record_meter_events($1::jsonb)";
+        let row = client.query_one(sql, &[&event]).unwrap();
+        assert_eq!(row.get::<_, i64>(0), recorded, "{timestamp}");
+    }
+    assert_eq!(
+        text(
+            &mut client,
+            "SELECT \"timestamp\" AT TIME ZONE 'UTC' FROM billing.meter_events"
+        ),
+        "0001-01-01 00:00:00"
+    );
+}
