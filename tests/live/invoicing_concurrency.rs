@@ -405,6 +405,9 @@ fn drafts_finalized_at_once_bill_late_usage_once() {
     assert_books_balance(&mut watcher);
 }
 
+/// What a session does next.
+type Act<'a> = Box<dyn Fn(&mut Dice) -> String + Send + Sync + 'a>;
+
 /// Everything that changes billing, at once: nothing deadlocks, and the books are right at the end.
 #[test]
 fn a_storm_of_sessions_leaves_the_books_right() {
@@ -438,7 +441,7 @@ fn a_storm_of_sessions_leaves_the_books_right() {
             dice.below(1000)
         )
     };
-    let acts: [Box<dyn Fn(&mut Dice) -> String + Send + Sync>; 4] = [
+    let acts: [Act; 4] = [
         Box::new(|_| {
             let day = started.elapsed().as_millis() * 70 / RUN.as_millis();
             format!("SELECT billing.generate_invoices(timestamptz '2024-01-01' + interval '{day} days')")
