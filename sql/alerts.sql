@@ -231,6 +231,8 @@ BEGIN
         RAISE EXCEPTION 'title "%..." has % characters', left(create_alert.title, 50), length(create_alert.title)
             USING ERRCODE = 'invalid_parameter_value', HINT = 'A title has at most 250 characters.';
     END IF;
+    -- What is pending was recorded before the alert: folded after it, it would seem to cross.
+    PERFORM billing.roll_up();
     INSERT INTO billing.alerts (event_name, gte, customer, recurrence, title)
     VALUES (create_alert.event_name, create_alert.gte, create_alert.customer, create_alert.recurrence,
             create_alert.title)
@@ -240,8 +242,8 @@ END $$;
 COMMENT ON FUNCTION billing.create_alert(text, numeric, text, text, text) IS
 'Creates an active alert on a meter and returns its id (alrt_...). customer NULL: watches each customer for itself.
 recurrence: one_time, once per customer in the alert''s life, on the usage of all time; per_period, once per customer
-and billing period. Usage that has passed gte already when the alert is created is no crossing. title: at most 250
-characters.
+and billing period. Usage that has passed gte already when the alert is created is no crossing, so what is pending is
+folded in first (billing.roll_up(); a plain INSERT does not). title: at most 250 characters.
 Errors: 42704 no_meter, unknown customer; 22023 gte, recurrence or title out of bounds; 0A000 a weighted_sum meter;
 22004 event_name, gte or recurrence NULL.';
 
@@ -252,6 +254,9 @@ DECLARE
     current_status text;
 BEGIN
     PERFORM billing.require_argument('alert', set_alert_status.alert);
+    IF set_alert_status.status = 'active' THEN
+        PERFORM billing.roll_up();  -- as billing.create_alert does
+    END IF;
     SELECT a.status INTO current_status FROM billing.alerts a WHERE a.id = set_alert_status.alert FOR UPDATE;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'alert "%" does not exist (resource_missing)', set_alert_status.alert
