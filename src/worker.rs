@@ -119,6 +119,51 @@ fn start(database: pg_sys::Oid) -> bool {
         .is_ok()
 }
 
+/// Has another process make the partition that receives events now, in a transaction of its own and of the caller's width, and waits
+/// for it: made in the caller's, it would have everybody wait until that ends. It may fail, for want of a slot, of a lock, or of an
+/// extension that is committed: then the caller makes the partition after all.
+pub fn make_partition_apart() {
+    if !settings::WORKER.get() || process::is_background_worker() || process::is_binary_upgrade() {
+        return;
+    }
+    let maker = BackgroundWorkerBuilder::new("pg_billing partition maker")
+        .set_type("pg_billing partition maker")
+        .set_library(LIBRARY)
+        .set_function("pg_billing_partition_main")
+        .set_argument(Some(process::this_database().into()))
+        .set_extra(&format!("{}s", settings::PARTITION_WIDTH.get()))
+        .set_notify_pid(process::id())
+        .enable_spi_access()
+        .set_start_time(BgWorkerStartTime::RecoveryFinished)
+        .set_restart_time(None)
+        .load_dynamic();
+    if let Ok(maker) = maker {
+        // However it ended, the list of partitions says what came of it.
+        let _ = maker.wait_for_shutdown();
+    }
+}
+
+worker_entry!(pg_billing_partition_main, make_partition);
+
+fn make_partition(argument: pg_sys::Datum) {
+    const MAKE: Statement = Statement {
+        // The caller waits, so a lock that it holds must not be waited for long.
+        sql: "SELECT billing.make_next_partition()
+              FROM pg_catalog.set_config('lock_timeout', '500ms', true) AS l,
+                   pg_catalog.set_config('billing.partition_width', $1, true) AS w",
+        types: &[PgBuiltInOids::TEXTOID],
+    };
+    BackgroundWorker::attach_signal_handlers(SignalWakeFlags::SIGHUP | SignalWakeFlags::SIGTERM);
+    BackgroundWorker::connect_worker_to_spi_by_oid(Some(pg_sys::Oid::from(argument.value() as u32)), None);
+    if wanted_here() {
+        let width = BackgroundWorker::get_extra();
+        if let Err(problem) = BackgroundWorker::transaction(|| spi::fetch(&MAKE, &[arg(width)], Sees::Own, |_| Ok(())))
+        {
+            log!("pg_billing partition maker: {}", problem.message());
+        }
+    }
+}
+
 worker_entry!(pg_billing_worker_main, work);
 
 fn work(argument: pg_sys::Datum) {

@@ -5,7 +5,7 @@ use pgrx::prelude::*;
 use crate::pg::error::{Result, error};
 use crate::pg::spi::{self, Sees, Statement, arg};
 use crate::pg::time::{MICROS_PER_SECOND, Micros};
-use crate::settings;
+use crate::{settings, worker};
 
 /// How far the wall clock may be set back without an identity being missed.
 const CLOCK_SLACK: i64 = 3600 * MICROS_PER_SECOND;
@@ -72,6 +72,11 @@ pub fn list() -> Result<Vec<Partition>> {
 
 /// All partitions, one of which holds `now`: made if missing.
 pub fn list_with_current(now: Micros) -> Result<Vec<Partition>> {
+    let partitions = list()?;
+    if partitions.iter().any(|partition| partition.holds(now)) {
+        return Ok(partitions);
+    }
+    worker::make_partition_apart();
     let partitions = list()?;
     if partitions.iter().any(|partition| partition.holds(now)) {
         return Ok(partitions);

@@ -14,6 +14,16 @@ pub fn is_binary_upgrade() -> bool {
     unsafe { pg_sys::IsBinaryUpgrade }
 }
 
+pub fn is_background_worker() -> bool {
+    // SAFETY: set at the start of a worker, null in any other process.
+    unsafe { !pg_sys::MyBgworkerEntry.is_null() }
+}
+
+pub fn id() -> i32 {
+    // SAFETY: set at the start of every process.
+    unsafe { pg_sys::MyProcPid }
+}
+
 pub fn this_database() -> pg_sys::Oid {
     // SAFETY: set before any extension code runs in a backend.
     unsafe { pg_sys::MyDatabaseId }
