@@ -60,6 +60,9 @@ BEGIN
               CROSS JOIN LATERAL billing.subscription_period(s, s.current_period_end) n
               WHERE s.id = ANY (due)) n
         WHERE n.id = s.id;
+
+        UPDATE billing.subscription_items i SET charged_quantity = i.quantity
+        WHERE i.subscription = ANY (due) AND i.charged_quantity <> i.quantity;
     END LOOP;
     RETURN made;
 END $$;

@@ -103,11 +103,13 @@ BEGIN
     made.current_period_end := period.period_end;
     made.next_invoice_at := period.period_end;
     INSERT INTO billing.subscriptions SELECT made.*;
-    INSERT INTO billing.subscription_items (subscription, price, quantity, created, metadata)
-    SELECT made.id, p.id, CASE WHEN p.usage_type = 'licensed' THEN coalesce((i.value ->> 'quantity')::bigint, 1) END,
-           as_of, coalesce(i.value -> 'metadata', '{}')
+    INSERT INTO billing.subscription_items (subscription, price, quantity, charged_quantity, created, metadata)
+    SELECT made.id, p.id, q.quantity, q.quantity, as_of, coalesce(i.value -> 'metadata', '{}')
     FROM jsonb_array_elements(definition -> 'items') WITH ORDINALITY i (value, place)
     JOIN billing.prices p ON p.id = i.value ->> 'price'
+    CROSS JOIN LATERAL (
+        SELECT CASE WHEN p.usage_type = 'licensed' THEN coalesce((i.value ->> 'quantity')::bigint, 1) END
+    ) q (quantity)
     ORDER BY i.place;
 
     IF EXISTS (SELECT FROM billing.subscription_items i WHERE i.subscription = made.id AND i.quantity IS NOT NULL) THEN
@@ -266,7 +268,7 @@ BEGIN
 
     FOR item IN
         SELECT i.value ->> 'id' AS given_id, (i.value ->> 'quantity')::bigint AS quantity,
-               t.id, t.quantity AS old_quantity, p.price AS terms
+               t.id, t.quantity AS old_quantity, t.charged_quantity, p.price AS terms
         FROM jsonb_path_query(changes, '$.items[*]') i (value)
         LEFT JOIN billing.subscription_items t ON t.id = i.value ->> 'id' AND t.subscription = found.id
         LEFT JOIN billing.prices p ON p.id = t.price
@@ -281,11 +283,14 @@ BEGIN
             PERFORM billing.price_line_amount(item.terms, item.quantity);  -- or later a run would fail for everybody
             IF behavior = 'create_prorations' THEN
                 PERFORM billing.prorate_subscription(
-                    found, item.id, item.old_quantity, as_of, found.current_period_end, -1, as_of);
+                    found, item.id, item.charged_quantity, as_of, found.current_period_end, -1, as_of);
                 PERFORM billing.prorate_subscription(
                     found, item.id, item.quantity, as_of, found.current_period_end, 1, as_of);
             END IF;
-            UPDATE billing.subscription_items t SET quantity = item.quantity WHERE t.id = item.id;
+            UPDATE billing.subscription_items t
+            SET quantity = item.quantity,
+                charged_quantity = CASE behavior WHEN 'none' THEN t.charged_quantity ELSE item.quantity END
+            WHERE t.id = item.id;
         END IF;
     END LOOP;
 
@@ -302,7 +307,7 @@ BEGIN
             found.billing_cycle_anchor, found."interval", found.interval_count, found.current_period_start)) END;
         new_end := least(natural_end, found.cancel_at);
         IF behavior = 'create_prorations' THEN
-            FOR licensed IN SELECT i.id, i.quantity FROM billing.subscription_items i
+            FOR licensed IN SELECT i.id, i.charged_quantity AS quantity FROM billing.subscription_items i
                             WHERE i.subscription = found.id AND i.quantity IS NOT NULL ORDER BY i.created, i.id
             LOOP
                 PERFORM billing.prorate_subscription(

@@ -91,6 +91,7 @@ CREATE TABLE billing.subscription_items (
     price text COLLATE "C" NOT NULL REFERENCES billing.prices,
     quantity bigint CONSTRAINT subscription_items_quantity_positive CHECK (quantity >= 0),
     created timestamptz NOT NULL,
+    charged_quantity bigint,
     metadata jsonb NOT NULL DEFAULT '{}'
         CONSTRAINT subscription_items_metadata_object CHECK (jsonb_typeof(metadata) = 'object'),
     CONSTRAINT subscription_items_subscription_price_key UNIQUE (subscription, price)
@@ -103,6 +104,9 @@ COMMENT ON COLUMN billing.subscription_items.price IS 'What it costs: a recurrin
 COMMENT ON COLUMN billing.subscription_items.quantity IS
 'Units of a licensed price; NULL for a metered one, whose quantity is its usage.';
 COMMENT ON COLUMN billing.subscription_items.created IS 'The as_of of its creation.';
+COMMENT ON COLUMN billing.subscription_items.charged_quantity IS
+'What the rest of the current period is charged for: quantity, unless that changed since without proration. Credits go by it,
+so that nothing is given back that was not charged. NULL for a metered item.';
 COMMENT ON COLUMN billing.subscription_items.metadata IS
 'A JSON object that the application keeps here; it carries no meaning for billing.';
 COMMENT ON INDEX billing.subscription_items_price_idx IS 'Finds the subscriptions that use a price.';
