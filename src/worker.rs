@@ -123,7 +123,8 @@ fn start(database: pg_sys::Oid) -> bool {
 /// for it: made in the caller's, it would have everybody wait until that ends. It may fail, for want of a slot, of a lock, or of an
 /// extension that is committed: then the caller makes the partition after all.
 pub fn make_partition_apart() {
-    if !settings::WORKER.get() || process::is_background_worker() || process::is_binary_upgrade() {
+    let nobody_would_come = process::is_in_recovery() || process::is_binary_upgrade();
+    if !settings::WORKER.get() || process::is_background_worker() || nobody_would_come {
         return;
     }
     let maker = BackgroundWorkerBuilder::new("pg_billing partition maker")

@@ -14,6 +14,12 @@ pub fn is_binary_upgrade() -> bool {
     unsafe { pg_sys::IsBinaryUpgrade }
 }
 
+/// Whether this server is a standby, where no worker of ours would ever start.
+pub fn is_in_recovery() -> bool {
+    // SAFETY: reads shared memory.
+    unsafe { pg_sys::RecoveryInProgress() }
+}
+
 pub fn is_background_worker() -> bool {
     // SAFETY: set at the start of a worker, null in any other process.
     unsafe { !pg_sys::MyBgworkerEntry.is_null() }

@@ -58,7 +58,7 @@ fn starts_on_demand_after_create_extension() {
     await_that("what it did is on record", || {
         number(
             &mut client,
-            "SELECT count(*) FROM billing.worker_jobs WHERE last_change IS NOT NULL AND NOT failing",
+            "SELECT count(*) FROM billing.worker_jobs WHERE last_run IS NOT NULL AND NOT failing",
         ) == 2
     });
 }
