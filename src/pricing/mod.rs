@@ -4,12 +4,14 @@
 mod model;
 mod money;
 mod package;
+mod quantity;
 mod tiers;
 
 pub use model::{Model, amount};
 pub use money::{Dec, normalise, parse_dec, plain_string, round_minor};
 pub(crate) use money::{as_ratio, round_ratio};
 pub use package::{Round, TransformQuantity};
+pub use quantity::{MOST_DIGITS, Quantity, Total};
 pub use tiers::{Tier, TiersMode};
 
 #[cfg(test)]
