@@ -31,6 +31,13 @@ CREATE TRIGGER customers_check BEFORE UPDATE ON billing.customers
     FOR EACH ROW WHEN (OLD.id <> NEW.id) EXECUTE FUNCTION billing.customers_check();
 COMMENT ON TRIGGER customers_check ON billing.customers IS 'The id stays.';
 
+-- A new customer need not be announced: only those that were found are kept. The id never changes.
+CREATE TRIGGER customers_announce_change AFTER DELETE OR TRUNCATE ON billing.customers
+    FOR EACH STATEMENT EXECUTE FUNCTION billing.announce_change();
+ALTER TABLE billing.customers ENABLE ALWAYS TRIGGER customers_announce_change;
+COMMENT ON TRIGGER customers_announce_change ON billing.customers IS
+'Has every session that records look the customers up again.';
+
 CREATE FUNCTION billing.create_customer(
     id text, name text DEFAULT NULL, email text DEFAULT NULL, metadata jsonb DEFAULT '{}'
 ) RETURNS text

@@ -93,6 +93,12 @@ CREATE TRIGGER meters_check BEFORE INSERT OR UPDATE ON billing.meters
     FOR EACH ROW EXECUTE FUNCTION billing.meters_check();
 COMMENT ON TRIGGER meters_check ON billing.meters IS 'The columns follow the definition; the definition stays.';
 
+CREATE TRIGGER meters_announce_change AFTER UPDATE OR DELETE OR TRUNCATE ON billing.meters
+    FOR EACH STATEMENT EXECUTE FUNCTION billing.announce_change();
+ALTER TABLE billing.meters ENABLE ALWAYS TRIGGER meters_announce_change;
+COMMENT ON TRIGGER meters_announce_change ON billing.meters IS
+'Has every session that records look the meters up again.';
+
 CREATE FUNCTION billing.create_meter(meter billing.meter) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column

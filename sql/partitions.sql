@@ -24,6 +24,12 @@ COMMENT ON COLUMN billing.meter_event_partitions.event_count IS 'Number of event
 COMMENT ON COLUMN billing.meter_event_partitions.dropped_at IS
     'When billing.retention dropped it; the row stays, because it says which periods can no longer be rated again. NULL: it is there.';
 SELECT pg_catalog.pg_extension_config_dump('billing.meter_event_partitions', '');
+CREATE TRIGGER meter_event_partitions_announce_change
+    AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON billing.meter_event_partitions
+    FOR EACH STATEMENT EXECUTE FUNCTION billing.announce_change();
+ALTER TABLE billing.meter_event_partitions ENABLE ALWAYS TRIGGER meter_event_partitions_announce_change;
+COMMENT ON TRIGGER meter_event_partitions_announce_change ON billing.meter_event_partitions IS
+    'Has every session that records read the list of partitions again.';
 
 CREATE FUNCTION billing.make_partition(lower_bound timestamptz, upper_bound timestamptz) RETURNS text
     LANGUAGE plpgsql VOLATILE STRICT SECURITY DEFINER

@@ -1,4 +1,6 @@
--- Recording. SECURITY DEFINER, so that billing_recorder needs EXECUTE here and no privilege on any table.
+-- Recording. billing_recorder needs EXECUTE here and no privilege on any table: rows are inserted directly, and what the functions
+-- look up they look up as the owner of the tables. The single event does that in Rust, because SECURITY DEFINER and a pinned
+-- search_path would cost each call a tenth of its time; it calls nothing that a search_path could lead astray.
 CREATE FUNCTION billing.record_meter_event(
     event_name text,
     customer text,
@@ -7,8 +9,7 @@ CREATE FUNCTION billing.record_meter_event(
     "timestamp" timestamptz DEFAULT NULL,
     dimensions jsonb DEFAULT NULL
 ) RETURNS boolean
-    AS 'MODULE_PATHNAME', 'record_meter_event_wrapper' LANGUAGE c VOLATILE SECURITY DEFINER
-    SET search_path = pg_catalog, pg_temp;
+    AS 'MODULE_PATHNAME', 'record_meter_event_wrapper' LANGUAGE c VOLATILE;
 COMMENT ON FUNCTION billing.record_meter_event(text, text, numeric, text, timestamptz, jsonb) IS
     'Records one event, if and only if the transaction commits. true: recorded; false: this identifier was recorded before for '
     'this meter and customer (or is one of two recorded at once). NULL identifier: one is made; NULL timestamp: now(), the transaction''s start. A refused '

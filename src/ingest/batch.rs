@@ -1,19 +1,23 @@
 //! Many events in one pass: checked, sorted as the index is, recorded once each, aggregated before they are queued.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
+use std::rc::Rc;
 
-use super::check::{Clock, Event, check};
-use super::identity::Identity;
-use super::meters::{Meter, known_customers};
-use super::pending::{Pending, jsonb};
-use super::rejection::{self, Code, Rejection, reject};
+use super::check::{Clock, check};
+use super::identity::{Identity, Numbered};
+use super::meters::{self, Meter};
+use super::pending::Pending;
+use super::rejection::{self, Rejection};
 use super::submitted::Submitted;
 use crate::pg::error::Result;
-use crate::pg::leaf::Tuple;
-use crate::pg::numeric::from_decimal;
-use crate::pg::spi::{Arg, arg};
 use crate::pg::time::Micros;
 use crate::worker;
+
+/// Fewer are cheaper one by one than in a subtransaction; and a transaction of many small batches should not gather too many of these.
+const WORTH_A_SUBTRANSACTION: usize = 64;
+/// Also in at most 16 parts: beyond 64 subtransactions, others pay for looking at this transaction's rows.
+const AT_ONCE: usize = 10_000;
+const MOST_PARTS: usize = 16;
 
 #[derive(Debug, Default)]
 pub struct Counts {
@@ -28,34 +32,29 @@ impl Counts {
     }
 }
 
-pub type Entry = std::result::Result<Submitted, Rejection>;
-
-pub fn no_meter(event_name: &str) -> Rejection {
-    let name: String = event_name.chars().take(100).collect();
-    Rejection {
-        code: Code::NoMeter,
-        message: format!("no meter has the event name \"{name}\""),
-    }
-}
+pub type Entry<'a> = std::result::Result<(Rc<Meter>, Submitted<'a>), Rejection>;
 
 /// Records the good ones of a batch, and keeps the refused ones: `source` gives entry `i` as the client sent it, as JSON text.
-pub fn record_all(
-    entries: Vec<Entry>,
-    meters: &HashMap<String, Meter>,
-    source: impl Fn(usize) -> String,
-) -> Result<Counts> {
+pub fn record_all(entries: Vec<Entry>, source: impl Fn(usize) -> String) -> Result<Counts> {
     let clock = Clock::read();
-    let customers = known_customers(
-        entries
-            .iter()
-            .flatten()
-            .filter_map(|submitted| submitted.customer.as_deref())
-            .collect::<HashSet<&str>>(),
-    )?;
+    let customers: HashSet<&str> = entries
+        .iter()
+        .flatten()
+        .filter_map(|(_, submitted)| submitted.customer.map(|customer| customer.text))
+        .collect();
+    let unknown = meters::unknown_customers(&customers)?;
     let mut counts = Counts::default();
     let mut events = Vec::with_capacity(entries.len());
     for (i, entry) in entries.into_iter().enumerate() {
-        match entry.and_then(|submitted| check_one(submitted, meters, &customers, &clock)) {
+        let checked = entry.and_then(|(meter, submitted)| {
+            check(
+                submitted,
+                &meter,
+                |id| unknown.is_empty() || !unknown.contains(id),
+                &clock,
+            )
+        });
+        match checked {
             Ok(event) => events.push((i, event)),
             Err(refused) => {
                 rejection::keep(&source(i), &refused)?;
@@ -63,88 +62,59 @@ pub fn record_all(
             }
         }
     }
-    let taken = events.len() as i64;
-    counts.recorded = record(events, meters, &clock)?;
-    counts.duplicate = taken - counts.recorded;
+    counts.recorded = record(&events, clock.now)?;
+    counts.duplicate = events.len() as i64 - counts.recorded;
     Ok(counts)
 }
 
 /// Records one event, or raises why not. `false`: recorded before.
-pub fn record_one(submitted: Submitted, meters: &HashMap<String, Meter>) -> Result<bool> {
+pub fn record_one(meter: &Rc<Meter>, submitted: Submitted) -> Result<bool> {
     let clock = Clock::read();
-    let customers = known_customers(submitted.customer.as_deref().into_iter().collect())?;
-    let event = check_one(submitted, meters, &customers, &clock)?;
-    Ok(record(vec![(0, event)], meters, &clock)? == 1)
-}
-
-fn check_one(
-    submitted: Submitted,
-    meters: &HashMap<String, Meter>,
-    customers: &HashSet<String>,
-    clock: &Clock,
-) -> std::result::Result<Event, Rejection> {
-    match meters.get(&submitted.event_name) {
-        Some(meter) => check(submitted, meter, |id| customers.contains(id), clock),
-        None => reject(Code::NoMeter, no_meter(&submitted.event_name).message),
-    }
+    let known = match submitted.customer {
+        Some(customer) => meters::customer_exists(customer.text)?,
+        None => false,
+    };
+    let event = check(submitted, meter, |_| known, &clock)?;
+    Ok(record(&[(0, event)], clock.now)? == 1)
 }
 
 /// The number of events that were not recorded before.
-fn record(mut events: Vec<(usize, Event)>, meters: &HashMap<String, Meter>, clock: &Clock) -> Result<i64> {
+fn record(events: &[Numbered], received_at: Micros) -> Result<i64> {
     if events.is_empty() {
         return Ok(0);
     }
     // In the order of the unique index: its pages are visited once, and two batches never wait for each other crosswise. Stable, so
     // of two events with one identity the first stays.
-    events.sort_by(|(_, a), (_, b)| {
-        (&a.customer, &a.event_name, &a.identifier).cmp(&(&b.customer, &b.event_name, &b.identifier))
+    let mut sorted: Vec<&Numbered> = events.iter().collect();
+    sorted.sort_by_key(|(_, event)| {
+        (
+            event.customer.text,
+            event.meter.event_name.as_str(),
+            event.identifier.as_str(),
+        )
     });
     let mut identity = Identity::open()?;
     let mut pending = Pending::default();
     let mut recorded = 0;
-    for (i, event) in &events {
-        let Some(meter) = meters.get(&event.event_name) else {
-            continue;
+    for part in sorted.chunks(AT_ONCE.max(events.len().div_ceil(MOST_PARTS))) {
+        let together = match part.len() {
+            ..WORTH_A_SUBTRANSACTION => None,
+            _ => identity.record_together(part, received_at)?,
         };
-        let fixed = fixed_columns(event)?;
-        // "The latest received" of a batch is the last of the array.
-        let received_at = clock.now.saturating_add(*i as i64);
-        if let Some(received_at) = identity.record(event, received_at, |at| tuple(&fixed, event, at))? {
-            pending.add(event, meter, received_at);
-            recorded += 1;
+        for (n, (i, event)) in part.iter().enumerate() {
+            let at = match &together {
+                Some(together) => together[n],
+                // "The latest received" of a batch is the last of the array.
+                None => identity.record(event, received_at.saturating_add(*i as i64))?,
+            };
+            if let Some(at) = at {
+                pending.add(event, at);
+                recorded += 1;
+            }
         }
     }
     identity.close();
     pending.write()?;
     worker::start_if_missing();
     Ok(recorded)
-}
-
-/// The columns that do not depend on when the event is received.
-fn fixed_columns(event: &Event) -> Result<[Arg; 5]> {
-    let dimensions = if event.dimensions.is_empty() {
-        None
-    } else {
-        arg(jsonb(&event.dimensions)?)
-    };
-    Ok([
-        arg(event.customer.as_str()),
-        arg(event.event_name.as_str()),
-        arg(event.identifier.as_str()),
-        arg(from_decimal(&event.value)?),
-        dimensions,
-    ])
-}
-
-fn tuple(fixed: &[Arg; 5], event: &Event, received_at: Micros) -> Tuple {
-    let [customer, event_name, identifier, value, dimensions] = *fixed;
-    [
-        customer,
-        event_name,
-        identifier,
-        value,
-        Some(event.timestamp.datum()),
-        Some(received_at.datum()),
-        dimensions,
-    ]
 }

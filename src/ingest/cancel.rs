@@ -1,21 +1,22 @@
 //! Taking a recorded event back: Stripe's meter event adjustment of type `cancel`, at any age.
 
-use std::collections::HashSet;
+use std::rc::Rc;
 
 use pgrx::prelude::*;
 use pgrx::{AnyNumeric, JsonB};
 use serde_json::Value;
 
-use super::check::Event;
+use super::check::{Event, Identifier};
 use super::meters;
 use super::pending::Pending;
-use super::submitted::{Dimensions, dimensions};
+use super::submitted::Dimensions;
+use crate::pg::catalog;
 use crate::pg::error::{Result, error, required};
-use crate::pg::leaf::see_new_partitions;
 use crate::pg::numeric::to_decimal;
 use crate::pg::spi::{self, Sees, Statement, arg};
-use crate::pg::text::Text;
+use crate::pg::text::{Text, TextRef};
 use crate::pg::time::Micros;
+use crate::pricing::Quantity;
 
 #[pg_extern(sql = false)]
 fn cancel_meter_event(event_name: Option<Text>, customer: Option<Text>, identifier: Option<Text>) -> Result<bool> {
@@ -32,11 +33,10 @@ fn cancel_meter_event(event_name: Option<Text>, customer: Option<Text>, identifi
     let event_name = required("event_name", event_name)?.0;
     let customer = required("customer", customer)?.0;
     let identifier = required("identifier", identifier)?.0;
-    let meters = meters::load(HashSet::from([event_name.as_str()]))?;
-    let Some(meter) = meters.get(&event_name) else {
+    catalog::take_in_changes();
+    let Some(meter) = meters::meter(&event_name)? else {
         return Ok(false);
     };
-    see_new_partitions();
     let cancelled = spi::fetch(
         &CANCEL,
         &[
@@ -49,28 +49,39 @@ fn cancel_meter_event(event_name: Option<Text>, customer: Option<Text>, identifi
             let value: AnyNumeric = row.required(1)?;
             let stored: Option<JsonB> = row.get(3);
             Ok(Event {
-                customer: customer.clone(),
-                event_name: event_name.clone(),
-                identifier: identifier.clone(),
-                value: to_decimal(&value).ok_or_else(|| {
-                    error(
-                        PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
-                        format!("stored value {value} is no number"),
-                    )
-                })?,
+                meter: Rc::clone(&meter),
+                customer: TextRef::of(&customer),
+                identifier: Identifier::Given(TextRef::of(&identifier)),
+                value: to_decimal(&value)
+                    .and_then(|value| Quantity::from_decimal(&value))
+                    .ok_or_else(|| {
+                        error(
+                            PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
+                            format!("stored value {value} is no quantity"),
+                        )
+                    })?,
+                given_value: None,
                 timestamp: Micros::from_pg(row.required(2)?),
                 timestamp_given: true,
-                dimensions: match stored {
-                    Some(JsonB(Value::Object(object))) => dimensions(object)?,
-                    _ => Dimensions::new(),
-                },
+                dimensions: texts(stored),
             })
         },
     )?;
     let mut pending = Pending::default();
     for event in &cancelled {
-        pending.take_back(event, meter);
+        pending.take_back(event);
     }
-    pending.write()?;
+    if !cancelled.is_empty() {
+        pending.write()?;
+    }
     Ok(!cancelled.is_empty())
+}
+
+/// Stored dimensions are an object of texts.
+fn texts(stored: Option<JsonB>) -> Dimensions {
+    let Some(JsonB(Value::Object(object))) = stored else {
+        return Dimensions::new();
+    };
+    let text = |(key, value): (String, Value)| value.as_str().map(|text| (key, text.to_owned()));
+    object.into_iter().filter_map(text).collect()
 }

@@ -1,12 +1,16 @@
 //! The rules that an event must meet, and the event that met them.
 
-use bigdecimal::BigDecimal;
+use std::rc::Rc;
+
 use chrono::SecondsFormat;
+use pgrx::pg_sys;
 
 use super::meters::Meter;
 use super::rejection::{Code, Rejection, reject};
 use super::submitted::{Dimensions, Submitted, SubmittedValue};
+use crate::pg::text::TextRef;
 use crate::pg::time::{MICROS_PER_SECOND, Micros};
+use crate::pricing::{MOST_DIGITS, Quantity};
 use crate::settings;
 use crate::types::Formula;
 
@@ -20,8 +24,6 @@ const LONGEST_BUCKET_KEY: usize = 2600;
 const JSONB_ENTRY: usize = 8;
 /// 0001-01-01. No event is older, also where `billing.max_event_age` sets no limit: soon before, calendars end.
 const YEAR_ONE: Micros = Micros(-63_082_281_600 * MICROS_PER_SECOND);
-/// Stripe's limit is 15 for fear of doubles; exact decimals need one only against abuse.
-const MOST_DIGITS: u64 = 28;
 
 /// The clock of one call, and the limits around it.
 pub struct Clock {
@@ -45,25 +47,49 @@ impl Clock {
 
 /// An event that will be recorded, unless its identity was recorded before.
 #[derive(Debug)]
-pub struct Event {
-    pub customer: String,
-    pub event_name: String,
-    pub identifier: String,
-    pub value: BigDecimal,
+pub struct Event<'a> {
+    pub meter: Rc<Meter>,
+    pub customer: TextRef<'a>,
+    pub identifier: Identifier<'a>,
+    pub value: Quantity,
+    /// The value as it came, where it came as `numeric`.
+    pub given_value: Option<pg_sys::Datum>,
     pub timestamp: Micros,
     /// The sender gave the timestamp, so a retry would carry it too.
     pub timestamp_given: bool,
     pub dimensions: Dimensions,
 }
 
-pub fn check(
-    submitted: Submitted,
-    meter: &Meter,
-    customer_exists: impl Fn(&str) -> bool,
+#[derive(Debug)]
+pub enum Identifier<'a> {
+    Given(TextRef<'a>),
+    /// No retry can carry it, so nobody need search for it.
+    Made(String),
+}
+
+impl Identifier<'_> {
+    pub fn as_str(&self) -> &str {
+        match self {
+            Identifier::Given(given) => given.text,
+            Identifier::Made(made) => made,
+        }
+    }
+
+    pub fn datum(&self) -> pg_sys::Datum {
+        match self {
+            Identifier::Given(given) => given.datum(),
+            Identifier::Made(made) => TextRef::of(made).datum(),
+        }
+    }
+}
+
+pub fn check<'a>(
+    submitted: Submitted<'a>,
+    meter: &Rc<Meter>,
+    customer_exists: impl FnOnce(&str) -> bool,
     clock: &Clock,
-) -> Result<Event, Rejection> {
+) -> Result<Event<'a>, Rejection> {
     let Submitted {
-        event_name,
         customer,
         value,
         identifier,
@@ -71,35 +97,38 @@ pub fn check(
         dimensions,
     } = submitted;
     if !meter.active {
-        return reject(Code::ArchivedMeter, format!("meter \"{event_name}\" is inactive"));
+        return reject(
+            Code::ArchivedMeter,
+            format!("meter \"{}\" is inactive", meter.event_name),
+        );
     }
     let Some(customer) = customer else {
         return reject(Code::NoCustomerDefined, "the event names no customer");
     };
-    if !customer_exists(&customer) {
+    if !customer_exists(customer.text) {
         return reject(
             Code::CustomerNotFound,
-            format!("no such customer \"{}\"", excerpt(&customer)),
+            format!("no such customer \"{}\"", excerpt(customer.text)),
         );
     }
-    let value = check_value(value)?;
+    let (value, given_value) = check_value(value)?;
     let identifier = match identifier {
         // Time-ordered, so that made identifiers are appended to the index instead of scattered over it.
-        None => uuid::Uuid::now_v7().simple().to_string(),
-        Some(given) if given.is_empty() => return reject(Code::InvalidIdentifier, "identifier is empty"),
-        Some(given) if given.len() > LONGEST_IDENTIFIER => {
+        None => Identifier::Made(uuid::Uuid::now_v7().simple().to_string()),
+        Some(given) if given.text.is_empty() => return reject(Code::InvalidIdentifier, "identifier is empty"),
+        Some(given) if given.text.len() > LONGEST_IDENTIFIER => {
             return reject(
                 Code::InvalidIdentifier,
                 format!(
                     "identifier has {} bytes, at most {LONGEST_IDENTIFIER}: \"{}…\"",
-                    given.len(),
-                    excerpt(&given)
+                    given.text.len(),
+                    excerpt(given.text)
                 ),
             );
         }
-        Some(given) => given,
+        Some(given) => Identifier::Given(given),
     };
-    check_dimensions(&dimensions, &customer, meter)?;
+    check_dimensions(&dimensions, customer.text, meter)?;
     let timestamp_given = timestamp.is_some();
     let timestamp = match timestamp {
         Some(given) => check_timestamp(given, clock)?,
@@ -107,35 +136,34 @@ pub fn check(
         None => Micros::transaction_start(),
     };
     Ok(Event {
+        meter: Rc::clone(meter),
         customer,
-        event_name,
         identifier,
         value,
+        given_value,
         timestamp,
         timestamp_given,
         dimensions,
     })
 }
 
-fn check_value(value: SubmittedValue) -> Result<BigDecimal, Rejection> {
+fn check_value(value: SubmittedValue) -> Result<(Quantity, Option<pg_sys::Datum>), Rejection> {
     match value {
         SubmittedValue::Missing => reject(Code::ValueNotFound, "the event has no value"),
         SubmittedValue::NotANumber(text) => reject(Code::InvalidValue, format!("value \"{text}\" is not a number")),
-        SubmittedValue::Number(value) => {
+        SubmittedValue::TooLong(value) => {
             let value = value.normalized();
             let (_, scale) = value.as_bigint_and_exponent();
             // Digits written out in full: those of 1e30 are 31, those of 1e-30 are 30.
             let fraction = scale.max(0) as u64;
             let written = value.digits().max(fraction) + scale.min(0).unsigned_abs();
-            if written > MOST_DIGITS {
-                let text: String = value.to_scientific_notation().chars().take(60).collect();
-                return reject(
-                    Code::TooManyDigits,
-                    format!("value {text} has {written} digits, at most {MOST_DIGITS}"),
-                );
-            }
-            Ok(value)
+            let text: String = value.to_scientific_notation().chars().take(60).collect();
+            reject(
+                Code::TooManyDigits,
+                format!("value {text} has {written} digits, at most {MOST_DIGITS}"),
+            )
         }
+        SubmittedValue::Number(value, given) => Ok((value, given)),
     }
 }
 

@@ -1,167 +1,157 @@
 //! The SQL functions that record events; declared in `sql/record.sql`.
 
-use std::collections::{HashMap, HashSet};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
 
-use pgrx::AnyNumeric;
-use pgrx::datum::TimestampWithTimeZone;
 use pgrx::prelude::*;
-use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::batch::{Entry, no_meter, record_all, record_one};
+use super::batch::{Entry, record_all, record_one};
 use super::meters::{self, Meter};
-use super::rejection::{Code, Rejection};
-use super::stripe_event;
+use super::rejection::{Code, Rejection, reject};
+use super::stripe_event::StripeEvent;
 use super::submitted::{Dimensions, Submitted, SubmittedValue, dimensions};
+use crate::pg::array::Elements;
+use crate::pg::catalog;
 use crate::pg::error::{Result, error, null_argument, required};
-use crate::pg::numeric::to_decimal;
-use crate::pg::text::{JsonText, Text};
+use crate::pg::jsonb::Item;
+use crate::pg::numeric::NumericRef;
+use crate::pg::text::TextRef;
 use crate::pg::time::Micros;
 
 #[pg_extern(sql = false)]
 fn record_meter_event(
-    event_name: Option<Text>,
-    customer: Option<Text>,
-    value: Option<AnyNumeric>,
-    identifier: Option<Text>,
-    timestamp: Option<TimestampWithTimeZone>,
-    dimensions: Option<JsonText>,
+    event_name: Option<TextRef>,
+    customer: Option<TextRef>,
+    value: Option<NumericRef>,
+    identifier: Option<TextRef>,
+    timestamp: Option<Micros>,
+    dimensions: Option<Item>,
 ) -> Result<bool> {
-    let event_name = required("event_name", event_name)?.0;
-    let meters = meters::load(HashSet::from([event_name.as_str()]))?;
-    if !meters.contains_key(&event_name) {
-        return Err(no_meter(&event_name).into());
-    }
-    let submitted = typed(event_name, customer, value, identifier, timestamp, dimensions)?;
-    record_one(submitted, &meters)
+    catalog::take_in_changes();
+    let event_name = required("event_name", event_name)?.text;
+    let Some(meter) = meters::meter(event_name)? else {
+        return Err(no_meter(event_name).into());
+    };
+    record_one(&meter, typed(customer, value, identifier, timestamp, dimensions)?)
 }
 
 #[pg_extern(sql = false)]
 fn record_meter_events_json(
-    events: Option<JsonText>,
+    events: Option<Item>,
 ) -> Result<TableIterator<'static, (name!(recorded, i64), name!(duplicate, i64), name!(rejected, i64))>> {
-    let sent = required("events", events)?.0;
-    let sources = split(&sent)?;
-    // Each event is parsed on its own, so that one that cannot be parsed is refused alone.
-    let events: Vec<Option<Value>> = sources.iter().map(|source| serde_json::from_str(source).ok()).collect();
-    let meters = meters::load(events.iter().flatten().filter_map(stripe_event::event_name).collect())?;
-    let entries = events.iter().map(|event| read(event.as_ref(), &meters)).collect();
+    catalog::take_in_changes();
+    let mut items = Vec::new();
+    match required("events", events)? {
+        Item::Array(array) => array.elements(|item| items.push(item)),
+        event @ Item::Object(_) => items.push(event),
+        other => {
+            let shown: String = other.to_string().chars().take(100).collect();
+            return Err(error(
+                PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+                format!("events must be a meter event object or an array of them, not {shown}"),
+            )
+            .set_hint("An event is {\"event_name\": …, \"payload\": {…}, \"identifier\": …, \"timestamp\": …}."));
+        }
+    }
+    let meters = Meters::default();
+    let entries = items.iter().map(|item| read(*item, &meters)).collect::<Result<_>>()?;
     Ok(TableIterator::once(
-        record_all(entries, &meters, |i| sources[i].to_owned())?.row(),
+        record_all(entries, |i| items[i].to_string())?.row(),
     ))
 }
 
-/// The text of each event of an array, or of the one event.
-fn split(sent: &str) -> Result<Vec<&str>> {
-    match sent.as_bytes().first() {
-        Some(b'{') => Ok(vec![sent]),
-        Some(b'[') => serde_json::from_str::<Vec<&RawValue>>(sent)
-            .map(|events| events.into_iter().map(RawValue::get).collect())
-            .map_err(|problem| {
-                error(
-                    PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-                    format!("events cannot be read: {problem}"),
-                )
-            }),
-        _ => Err(error(
-            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-            format!("events must be a meter event object or an array of them, not {sent:.100}"),
-        )
-        .set_hint("An event is {\"event_name\": …, \"payload\": {…}, \"identifier\": …, \"timestamp\": …}.")),
-    }
-}
-
-fn read(event: Option<&Value>, meters: &HashMap<String, Meter>) -> Entry {
-    let refused = |code, message: String| Err(Rejection { code, message });
-    let Some(event) = event else {
-        return refused(Code::InvalidEvent, "the event is nested too deeply".into());
+fn read<'a>(event: Item<'a>, meters: &Meters) -> Result<Entry<'a>> {
+    let Item::Object(object) = event else {
+        let shown: String = event.to_string().chars().take(100).collect();
+        return Ok(reject(Code::InvalidEvent, format!("not an object: {shown}")));
     };
-    match stripe_event::event_name(event) {
-        Some(event_name) => match meters.get(event_name) {
-            Some(meter) => stripe_event::read(event, meter),
-            None => Err(no_meter(event_name)),
-        },
-        None if event.is_object() => refused(Code::NoMeter, "field \"event_name\" is missing or not a text".into()),
-        None => refused(Code::InvalidEvent, format!("not an object: {event:.100}")),
-    }
+    let event = StripeEvent::of(object);
+    let Some(event_name) = event.event_name() else {
+        return Ok(reject(Code::NoMeter, "field \"event_name\" is missing or not a text"));
+    };
+    Ok(match meters.get(event_name)? {
+        Some(meter) => event.read(&meter).map(|submitted| (meter, submitted)),
+        None => Err(no_meter(event_name)),
+    })
 }
 
 #[pg_extern(sql = false)]
 fn record_meter_events_arrays(
-    event_names: Option<Vec<Option<Text>>>,
-    customers: Option<Vec<Option<Text>>>,
-    values: Option<Vec<Option<AnyNumeric>>>,
-    identifiers: Option<Vec<Option<Text>>>,
-    timestamps: Option<Vec<Option<TimestampWithTimeZone>>>,
-    dimensions: Option<Vec<Option<JsonText>>>,
+    event_names: Option<Elements<TextRef>>,
+    customers: Option<Elements<TextRef>>,
+    values: Option<Elements<NumericRef>>,
+    identifiers: Option<Elements<TextRef>>,
+    timestamps: Option<Elements<Micros>>,
+    dimensions: Option<Elements<Item>>,
 ) -> Result<TableIterator<'static, (name!(recorded, i64), name!(duplicate, i64), name!(rejected, i64))>> {
+    catalog::take_in_changes();
     let event_names = required("event_names", event_names)?;
     let count = event_names.len();
     let columns = Columns {
         customers: column("customers", customers.ok_or_else(|| null_argument("customers"))?, count)?,
         values: column("values", values.ok_or_else(|| null_argument("values"))?, count)?,
-        identifiers: optional_column("identifiers", identifiers, count)?,
-        timestamps: optional_column("timestamps", timestamps, count)?,
-        dimensions: optional_column("dimensions", dimensions, count)?,
+        identifiers: identifiers
+            .map(|given| column("identifiers", given, count))
+            .transpose()?,
+        timestamps: timestamps.map(|given| column("timestamps", given, count)).transpose()?,
+        dimensions: dimensions.map(|given| column("dimensions", given, count)).transpose()?,
         event_names,
     };
-    let meters = meters::load(
-        columns
-            .event_names
-            .iter()
-            .flatten()
-            .map(|name| name.0.as_str())
-            .collect(),
-    )?;
-    let entries = (0..count).map(|i| columns.entry(i)).collect();
-    Ok(TableIterator::once(
-        record_all(entries, &meters, |i| columns.source(i))?.row(),
-    ))
+    let meters = Meters::default();
+    let entries = (0..count).map(|i| columns.entry(i, &meters)).collect::<Result<_>>()?;
+    Ok(TableIterator::once(record_all(entries, |i| columns.source(i))?.row()))
 }
 
 /// Parallel arrays of one length.
-struct Columns {
-    event_names: Vec<Option<Text>>,
-    customers: Vec<Option<Text>>,
-    values: Vec<Option<AnyNumeric>>,
-    identifiers: Vec<Option<Text>>,
-    timestamps: Vec<Option<TimestampWithTimeZone>>,
-    dimensions: Vec<Option<JsonText>>,
+struct Columns<'a> {
+    event_names: Elements<'a, TextRef<'a>>,
+    customers: Elements<'a, TextRef<'a>>,
+    values: Elements<'a, NumericRef>,
+    identifiers: Option<Elements<'a, TextRef<'a>>>,
+    timestamps: Option<Elements<'a, Micros>>,
+    dimensions: Option<Elements<'a, Item<'a>>>,
 }
 
-impl Columns {
-    fn entry(&self, i: usize) -> Entry {
-        let Some(event_name) = &self.event_names[i] else {
-            return Err(Rejection {
-                code: Code::NoMeter,
-                message: "the event name is null".into(),
-            });
+impl<'a> Columns<'a> {
+    fn entry(&self, i: usize, meters: &Meters) -> Result<Entry<'a>> {
+        let Some(event_name) = self.event_names.get(i) else {
+            return Ok(reject(Code::NoMeter, "the event name is null"));
         };
-        typed(
-            event_name.0.clone(),
-            self.customers[i].clone(),
-            self.values[i].clone(),
-            self.identifiers[i].clone(),
-            self.timestamps[i],
-            self.dimensions[i].clone(),
-        )
+        let Some(meter) = meters.get(event_name.text)? else {
+            return Ok(Err(no_meter(event_name.text)));
+        };
+        let submitted = typed(
+            self.customers.get(i),
+            self.values.get(i),
+            self.identifiers.and_then(|given| given.get(i)),
+            self.timestamps.and_then(|given| given.get(i)),
+            self.dimensions.and_then(|given| given.get(i)),
+        );
+        Ok(submitted.map(|submitted| (meter, submitted)))
     }
 
     /// The event as a rejection keeps it.
     fn source(&self, i: usize) -> String {
+        let text = |given: Option<TextRef>| given.map(|given| given.text.to_owned());
         json!({
-            "event_name": self.event_names[i].as_ref().map(|text| &text.0),
-            "customer": self.customers[i].as_ref().map(|text| &text.0),
-            "value": self.values[i].as_ref().map(AnyNumeric::to_string),
-            "identifier": self.identifiers[i].as_ref().map(|text| &text.0),
-            "timestamp": self.timestamps[i].map(|at| at.to_string()),
-            "dimensions": self.dimensions[i].as_ref().map(|given| parsed(given).unwrap_or_else(|| json!(given.0))),
+            "event_name": text(self.event_names.get(i)),
+            "customer": text(self.customers.get(i)),
+            "value": self.values.get(i).map(NumericRef::to_text),
+            "identifier": text(self.identifiers.and_then(|given| given.get(i))),
+            "timestamp": self.timestamps.and_then(|given| given.get(i)).map(Micros::to_text),
+            "dimensions": self.dimensions.and_then(|given| given.get(i)).map(|given| {
+                let sent = given.to_string();
+                // Nested more deeply than any event needs: as a text.
+                serde_json::from_str(&sent).unwrap_or(Value::String(sent))
+            }),
         })
         .to_string()
     }
 }
 
-fn column<T>(name: &str, values: Vec<T>, count: usize) -> Result<Vec<T>> {
+fn column<'a, T: pgrx::FromDatum>(name: &str, values: Elements<'a, T>, count: usize) -> Result<Elements<'a, T>> {
     if values.len() == count {
         return Ok(values);
     }
@@ -172,53 +162,52 @@ fn column<T>(name: &str, values: Vec<T>, count: usize) -> Result<Vec<T>> {
     Err(error(PgSqlErrorCode::ERRCODE_ARRAY_ELEMENT_ERROR, message).set_hint("Give every array one element an event."))
 }
 
-fn optional_column<T>(name: &str, values: Option<Vec<Option<T>>>, count: usize) -> Result<Vec<Option<T>>> {
-    match values {
-        Some(values) => column(name, values, count),
-        None => Ok(std::iter::repeat_with(|| None).take(count).collect()),
+/// The meters of one call: nearly always few, and often the same as of the event before.
+#[derive(Default)]
+struct Meters(RefCell<HashMap<String, Option<Rc<Meter>>>>);
+
+impl Meters {
+    fn get(&self, event_name: &str) -> Result<Option<Rc<Meter>>> {
+        if let Some(known) = self.0.borrow().get(event_name) {
+            return Ok(known.clone());
+        }
+        let found = meters::meter(event_name)?;
+        self.0.borrow_mut().insert(event_name.to_owned(), found.clone());
+        Ok(found)
     }
 }
 
-fn typed(
-    event_name: String,
-    customer: Option<Text>,
-    value: Option<AnyNumeric>,
-    identifier: Option<Text>,
-    timestamp: Option<TimestampWithTimeZone>,
-    given: Option<JsonText>,
-) -> Entry {
-    let value = match value {
-        None => SubmittedValue::Missing,
-        Some(value) => match to_decimal(&value) {
-            Some(decimal) => SubmittedValue::Number(decimal),
-            None => SubmittedValue::NotANumber(value.to_string()),
-        },
-    };
-    let dimensions = match given.as_ref().map(|given| parsed(given).ok_or(given)) {
-        None | Some(Ok(Value::Null)) => Dimensions::new(),
-        Some(Ok(Value::Object(object))) => dimensions(object)?,
-        Some(Ok(_)) | Some(Err(_)) => {
-            let text: String = given
-                .map(|given| given.0.chars().take(100).collect())
-                .unwrap_or_default();
-            let message = format!("dimensions are not an object of scalars: {text}");
-            return Err(Rejection {
-                code: Code::InvalidDimensions,
-                message,
-            });
+fn no_meter(event_name: &str) -> Rejection {
+    let name: String = event_name.chars().take(100).collect();
+    Rejection {
+        code: Code::NoMeter,
+        message: format!("no meter has the event name \"{name}\""),
+    }
+}
+
+fn typed<'a>(
+    customer: Option<TextRef<'a>>,
+    value: Option<NumericRef>,
+    identifier: Option<TextRef<'a>>,
+    timestamp: Option<Micros>,
+    given: Option<Item>,
+) -> std::result::Result<Submitted<'a>, Rejection> {
+    let dimensions = match given {
+        None | Some(Item::Null) => Dimensions::new(),
+        Some(Item::Object(object)) => dimensions(object)?,
+        Some(other) => {
+            let shown: String = other.to_string().chars().take(100).collect();
+            return reject(
+                Code::InvalidDimensions,
+                format!("dimensions are not an object of scalars: {shown}"),
+            );
         }
     };
     Ok(Submitted {
-        event_name,
-        customer: customer.map(|text| text.0),
-        value,
-        identifier: identifier.map(|text| text.0),
-        timestamp: timestamp.map(Micros::from_pg),
+        customer,
+        value: value.map_or(SubmittedValue::Missing, SubmittedValue::from),
+        identifier,
+        timestamp,
         dimensions,
     })
-}
-
-/// `None`: nested more deeply than any event needs.
-fn parsed(json: &JsonText) -> Option<Value> {
-    serde_json::from_str(&json.0).ok()
 }

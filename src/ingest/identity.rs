@@ -4,18 +4,41 @@
 //! while the inserted row can still be taken back. Of two sessions that do so at once in different partitions, each inserts
 //! before it searches, so at least one meets the other. Where both do, the one in the newer partition takes its row back and
 //! waits; the other waits for that decision alone. So no two wait for each other, and exactly one stays.
+//!
+//! Many events at once, well within a partition's time, go the shorter way of [`Identity::record_together`].
 
-use super::check::Event;
+use std::cell::Cell;
+use std::rc::Rc;
+
+use pgrx::pg_sys;
+
+use super::check::{Event, Identifier};
 use super::partitions::{Partition, list_with_current};
+use super::pending::jsonb;
 use crate::pg::error::Result;
-use crate::pg::leaf::{Leaf, Rival, Tuple, Writer};
-use crate::pg::time::Micros;
+use crate::pg::leaf::{COLUMN_COUNT, COLUMNS, Key, Leaf, Rival, Tuple, arbiter, wait_for};
+use crate::pg::numeric::from_quantity;
+use crate::pg::spi::arg;
+use crate::pg::subtransaction::attempt;
+use crate::pg::table::Table;
+use crate::pg::time::{MICROS_PER_SECOND, Micros};
+
+/// Nearer than this to a bound of the partition, another session's clock may put a retry in the neighbour.
+const MARGIN: i64 = 10 * MICROS_PER_SECOND;
 
 /// The partition that events go to now, and the others, opened when first searched.
 pub struct Identity {
     current: Partition,
-    writer: Writer,
+    table: Table<COLUMN_COUNT>,
+    /// Opened when first searched.
+    leaf: Option<Leaf>,
     others: Vec<Other>,
+}
+
+thread_local! {
+    /// Whether the latest event of this backend was a retry. Where they come in rows, searching first spares the dead row that
+    /// inserting first leaves; where they do not, it would cost every event a search.
+    static RETRIES: Cell<bool> = const { Cell::new(false) };
 }
 
 struct Other {
@@ -24,11 +47,67 @@ struct Other {
     gone: bool,
 }
 
+/// An event, and its place in what the client sent.
+pub type Numbered<'a> = (usize, Event<'a>);
+
 enum Verdict {
     Recorded,
     Duplicate,
     /// The partition's time is over: go to the next one.
     Closed,
+}
+
+impl Event<'_> {
+    fn key(&self) -> Key {
+        [
+            self.customer.datum(),
+            arg(self.meter.event_name.as_str()).unwrap_or(pg_sys::Datum::null()),
+            self.identifier.datum(),
+        ]
+    }
+
+    fn tuple(&self, [customer, event_name, identifier]: Key, received_at: Micros) -> Result<Tuple> {
+        let value = match self.given_value {
+            Some(given) => given,
+            None => from_quantity(self.value)?,
+        };
+        Ok([
+            Some(customer),
+            Some(event_name),
+            Some(identifier),
+            Some(value),
+            Some(self.timestamp.datum()),
+            Some(received_at.datum()),
+            (!self.dimensions.is_empty()).then(|| jsonb(&self.dimensions)),
+        ])
+    }
+
+    /// As a retry would search for it.
+    fn given_timestamp(&self) -> Option<Micros> {
+        self.timestamp_given.then_some(self.timestamp)
+    }
+
+    fn same_identity(&self, other: &Event) -> bool {
+        self.may_be_a_retry()
+            && self.identifier.as_str() == other.identifier.as_str()
+            && self.customer.text == other.customer.text
+            && self.meter.event_name == other.meter.event_name
+    }
+
+    fn may_be_a_retry(&self) -> bool {
+        matches!(self.identifier, Identifier::Given(_))
+    }
+}
+
+impl Other {
+    /// `None`: it was dropped meanwhile.
+    fn open(&mut self) -> Result<Option<&Leaf>> {
+        if self.leaf.is_none() && !self.gone {
+            self.leaf = Leaf::open(self.partition.oid)?;
+            self.gone = self.leaf.is_none();
+        }
+        Ok(self.leaf.as_ref())
+    }
 }
 
 impl Identity {
@@ -39,21 +118,22 @@ impl Identity {
             let Some(current) = partitions.iter().copied().find(|p| p.holds(now)) else {
                 continue;
             };
-            let Some(writer) = Writer::open(current.oid)? else {
+            let Some(table) = Table::open(current.oid, &COLUMNS)? else {
                 continue;
             };
-            let others = partitions
-                .into_iter()
-                .filter(|partition| *partition != current)
+            let others = Rc::as_ref(&partitions)
+                .iter()
+                .filter(|partition| **partition != current)
                 .map(|partition| Other {
-                    partition,
+                    partition: *partition,
                     leaf: None,
                     gone: false,
                 })
                 .collect();
             return Ok(Identity {
                 current,
-                writer,
+                table,
+                leaf: None,
                 others,
             });
         }
@@ -61,16 +141,20 @@ impl Identity {
 
     /// Records the event: when it was received, or `None` if its identity was recorded before. `received_at` is what the caller
     /// would have it be; it is moved into the bounds of the partition that the clock chooses.
-    pub fn record(
-        &mut self,
-        event: &Event,
-        received_at: Micros,
-        tuple: impl Fn(Micros) -> Tuple,
-    ) -> Result<Option<Micros>> {
+    pub fn record(&mut self, event: &Event, received_at: Micros) -> Result<Option<Micros>> {
         loop {
             if self.current.holds(Micros::now()) {
-                let received_at = received_at.clamp(self.current.lower, self.current.upper.saturating_add(-1));
-                match self.try_record(event, &tuple(received_at))? {
+                let received_at = self.within(received_at);
+                let key = event.key();
+                let tuple = event.tuple(key, received_at)?;
+                let verdict = match event.may_be_a_retry() {
+                    true => self.try_record(event, &key, &tuple)?,
+                    false => {
+                        self.table.insert(&tuple);
+                        Verdict::Recorded
+                    }
+                };
+                match verdict {
                     Verdict::Recorded => return Ok(Some(received_at)),
                     Verdict::Duplicate => return Ok(None),
                     Verdict::Closed => {}
@@ -80,41 +164,62 @@ impl Identity {
         }
     }
 
-    fn try_record(&mut self, event: &Event, tuple: &Tuple) -> Result<Verdict> {
-        let timestamp = event.timestamp_given.then_some(event.timestamp);
+    fn own_leaf(&mut self) -> Result<&Leaf> {
+        match &mut self.leaf {
+            Some(leaf) => Ok(leaf),
+            none => Ok(none.insert(Leaf::of(&self.table)?)),
+        }
+    }
+
+    fn within(&self, received_at: Micros) -> Micros {
+        received_at.clamp(self.current.lower, self.current.upper.saturating_add(-1))
+    }
+
+    fn try_record(&mut self, event: &Event, key: &Key, tuple: &Tuple) -> Result<Verdict> {
+        let arbiter = arbiter(&self.table)?;
+        let mut search_first = RETRIES.get();
         loop {
             pgrx::check_for_interrupts!();
-            match self.writer.leaf.find_rival(tuple) {
-                Rival::None => {}
-                Rival::Recorded => return Ok(Verdict::Duplicate),
-                Rival::Pending { xid, token } => {
-                    self.writer.leaf.wait_for(xid, token);
-                    continue;
+            if search_first {
+                match self.own_leaf()?.find_rival(key) {
+                    Rival::None => {}
+                    Rival::Recorded => {
+                        RETRIES.set(true);
+                        return Ok(Verdict::Duplicate);
+                    }
+                    Rival::Pending { xid, token } => {
+                        wait_for(xid, token);
+                        continue;
+                    }
                 }
             }
-            let speculative = self.writer.insert(tuple);
-            if speculative.conflict {
-                self.writer.decide(speculative, false);
-                continue;
-            }
+            let token = match self.table.insert_speculatively(tuple, arbiter) {
+                Ok(token) => token,
+                Err(token) => {
+                    self.table.decide(token, false);
+                    search_first = true;
+                    continue;
+                }
+            };
+            RETRIES.set(false);
             // A session that goes to the next partition does so later than this, and will search here after inserting there.
             // Past the boundary that is no longer certain: a partition not yet committed could not be seen from here.
             let now = Micros::now();
             if !self.current.holds(now) {
-                self.writer.decide(speculative, false);
+                self.table.decide(token, false);
                 return Ok(Verdict::Closed);
             }
-            match self.search_others(now, timestamp, tuple)? {
-                None => {
-                    self.writer.decide(speculative, true);
+            match self.search_others(now, event, key)? {
+                Rival::None => {
+                    self.table.decide(token, true);
                     return Ok(Verdict::Recorded);
                 }
-                Some((_, Rival::Pending { xid, token })) => {
-                    self.writer.decide(speculative, false);
-                    self.writer.leaf.wait_for(xid, token);
+                Rival::Pending { xid, token: others } => {
+                    self.table.decide(token, false);
+                    wait_for(xid, others);
                 }
-                Some(_) => {
-                    self.writer.decide(speculative, false);
+                Rival::Recorded => {
+                    self.table.decide(token, false);
                     return Ok(Verdict::Duplicate);
                 }
             }
@@ -122,44 +227,150 @@ impl Identity {
     }
 
     /// The first rival in another partition that waiting alone does not settle.
-    fn search_others(
-        &mut self,
-        now: Micros,
-        timestamp: Option<Micros>,
-        tuple: &Tuple,
-    ) -> Result<Option<(Partition, Rival)>> {
+    fn search_others(&mut self, now: Micros, event: &Event, key: &Key) -> Result<Rival> {
         for other in &mut self.others {
-            if other.gone || !other.partition.may_hold_first_try(now, timestamp) {
+            if !other.partition.may_hold_first_try(now, event.given_timestamp()) {
                 continue;
             }
-            let leaf = match &other.leaf {
-                Some(leaf) => leaf,
-                None => match Leaf::open(other.partition.oid, false)? {
-                    Some(leaf) => other.leaf.insert(leaf),
-                    None => {
-                        other.gone = true;
-                        continue;
-                    }
-                },
-            };
+            let newer = other.partition.lower > self.current.lower;
+            let Some(leaf) = other.open()? else { continue };
             loop {
-                match leaf.find_rival(tuple) {
+                match leaf.find_rival(key) {
                     Rival::None => break,
                     // Undecided in a newer partition: ours has precedence and stays; the other takes its own back.
-                    Rival::Pending { xid, token } if token != 0 && other.partition.lower > self.current.lower => {
-                        leaf.wait_for(xid, token);
-                    }
-                    rival => return Ok(Some((other.partition, rival))),
+                    Rival::Pending { xid, token } if token != 0 && newer => wait_for(xid, token),
+                    rival => return Ok(rival),
                 }
             }
         }
-        Ok(None)
+        Ok(Rival::None)
+    }
+
+    /// Records many events, sorted as the index is, in one pass without a decision on each: which of them were recorded, when.
+    /// `None`: nothing was, and each must go through [`Identity::record`].
+    ///
+    /// All are searched for first, then inserted in a subtransaction. Far from the partition's bounds that is as safe as the other
+    /// order: whoever wrote to an older partition had its row standing while the clock was still there, and whoever writes to a
+    /// newer one will search here. A session that came in between with the same identity is met by the unique index, and the
+    /// subtransaction takes all back, for others as if it had never been.
+    pub fn record_together(
+        &mut self,
+        events: &[&Numbered],
+        received_at: Micros,
+    ) -> Result<Option<Vec<Option<Micros>>>> {
+        let now = Micros::now();
+        let current = self.current;
+        let in_time =
+            |at: Micros| current.holds(at.saturating_add(-MARGIN)) && current.holds(at.saturating_add(MARGIN));
+        if !in_time(now) {
+            return Ok(None);
+        }
+        let mut recorded: Vec<Option<Micros>> = events
+            .iter()
+            // "The latest received" of a batch is the last of the array.
+            .map(|(i, _)| Some(self.within(received_at.saturating_add(*i as i64))))
+            .collect();
+        for i in 1..events.len() {
+            if events[i - 1].1.same_identity(&events[i].1) {
+                recorded[i] = None;
+            }
+        }
+        let keys = keys(events);
+        pass_over_recorded(self.own_leaf()?, events, &keys, &mut recorded, |_| true);
+        let span = given_timestamps(events);
+        for other in &mut self.others {
+            let partition = other.partition;
+            if !partition.may_hold_first_tries(now, span) {
+                continue;
+            }
+            if let Some(leaf) = other.open()? {
+                pass_over_recorded(leaf, events, &keys, &mut recorded, |event| {
+                    partition.may_hold_first_try(now, event.given_timestamp())
+                });
+            }
+        }
+        if recorded.iter().all(Option::is_none) {
+            return Ok(Some(recorded));
+        }
+        let arbiter = arbiter(&self.table)?;
+        let kept = attempt(|| {
+            let rows = events
+                .iter()
+                .zip(&keys)
+                .zip(&recorded)
+                .filter_map(|(((_, event), key), at)| at.map(|at| event.tuple(*key, at)));
+            // Opened anew, because what an insertion pins must be let go of in the subtransaction that pinned it.
+            let Some(mut table) = Table::open(current.oid, &COLUMNS)? else {
+                return Ok(None);
+            };
+            let unique = table.insert_many(rows, Some(arbiter))?;
+            table.close();
+            Ok((unique && in_time(Micros::now())).then_some(()))
+        })?;
+        Ok(kept.map(|()| recorded))
     }
 
     pub fn close(self) {
         for leaf in self.others.into_iter().filter_map(|other| other.leaf) {
             leaf.close();
         }
-        self.writer.close();
+        if let Some(leaf) = self.leaf {
+            leaf.close_index();
+        }
+        self.table.close();
     }
+}
+
+fn keys(events: &[&Numbered]) -> Vec<Key> {
+    let mut keys: Vec<Key> = Vec::with_capacity(events.len());
+    let mut before: Option<&Event> = None;
+    for (_, event) in events {
+        keys.push(match (before, keys.last()) {
+            // Neighbours are mostly of one meter, and its name need not be made again.
+            (Some(before), Some(key)) if Rc::ptr_eq(&before.meter, &event.meter) => {
+                [event.customer.datum(), key[1], event.identifier.datum()]
+            }
+            _ => event.key(),
+        });
+        before = Some(event);
+    }
+    keys
+}
+
+/// Takes out those that are recorded in a partition already. Waits for whoever is about to record one.
+fn pass_over_recorded(
+    leaf: &Leaf,
+    events: &[&Numbered],
+    keys: &[Key],
+    recorded: &mut [Option<Micros>],
+    concerns: impl Fn(&Event) -> bool,
+) {
+    let mut search = leaf.search();
+    for (((_, event), key), at) in events.iter().zip(keys).zip(recorded) {
+        if at.is_none() || !event.may_be_a_retry() || !concerns(event) {
+            continue;
+        }
+        loop {
+            pgrx::check_for_interrupts!();
+            match search.find_rival(key) {
+                Rival::None => break,
+                Rival::Recorded => {
+                    *at = None;
+                    break;
+                }
+                Rival::Pending { xid, token } => {
+                    search.end();
+                    wait_for(xid, token);
+                    search = leaf.search();
+                }
+            }
+        }
+    }
+    search.end();
+}
+
+/// Least and greatest of the timestamps that came with the events.
+fn given_timestamps(events: &[&Numbered]) -> Option<(Micros, Micros)> {
+    let given = || events.iter().filter_map(|(_, event)| event.given_timestamp());
+    Some((given().min()?, given().max()?))
 }

@@ -1,12 +1,19 @@
-//! What ingest must know of the catalog: the meters and customers that events name.
+//! What ingest must know of the catalog: the meters and customers that events name. Looked up once per backend, and kept until
+//! billing.meters changes or a customer is deleted.
 
 use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 
 use pgrx::prelude::*;
 
+use crate::pg::catalog::{self, Kept};
 use crate::pg::error::{Result, error};
+use crate::pg::owner::as_owner;
 use crate::pg::spi::{self, Sees, Statement, arg};
 use crate::types::Formula;
+
+/// A few megabytes; past that the memory starts anew.
+const MOST_CUSTOMERS: usize = 50_000;
 
 #[derive(Debug)]
 pub struct Meter {
@@ -20,18 +27,32 @@ pub struct Meter {
     pub dimension_keys: Vec<String>,
 }
 
-/// The meters among `event_names` that exist.
-pub fn load(event_names: HashSet<&str>) -> Result<HashMap<String, Meter>> {
+thread_local! {
+    static METERS: Kept<HashMap<String, Rc<Meter>>> = Kept::default();
+    static CUSTOMERS: Kept<HashSet<String>> = Kept::default();
+}
+
+/// The meter of that event name.
+pub fn meter(event_name: &str) -> Result<Option<Rc<Meter>>> {
+    let known = METERS.with(|kept| kept.with(|meters| meters.get(event_name).cloned()));
+    match known {
+        Some(meter) => Ok(Some(meter)),
+        None => load_meter(event_name),
+    }
+}
+
+fn load_meter(event_name: &str) -> Result<Option<Rc<Meter>>> {
     const LOAD: Statement = Statement {
-        sql: "SELECT event_name, status = 'active', aggregation, customer_key, value_key, dimension_keys
-              FROM billing.meters WHERE event_name = ANY ($1)",
-        types: &[PgBuiltInOids::TEXTARRAYOID],
+        sql: "SELECT event_name, status = 'active', aggregation, customer_key, value_key, dimension_keys, xmin
+              FROM billing.meters WHERE event_name = $1",
+        types: &[PgBuiltInOids::TEXTOID],
     };
-    let names: Vec<&str> = event_names.into_iter().collect();
-    let meters = spi::fetch(&LOAD, &[arg(names)], Sees::Latest, |row| {
-        let event_name: String = row.required(1)?;
+    catalog::relation(c"meters")?;
+    let since = catalog::changes();
+    let read = |row: &spi::Row| {
         let formula: String = row.required(3)?;
-        Ok(Meter {
+        let meter = Meter {
+            event_name: row.required(1)?,
             active: row.required(2)?,
             formula: Formula::from_name(&formula).ok_or_else(|| {
                 error(
@@ -42,23 +63,57 @@ pub fn load(event_names: HashSet<&str>) -> Result<HashMap<String, Meter>> {
             customer_key: row.get(4),
             value_key: row.required(5)?,
             dimension_keys: row.required(6)?,
-            event_name,
-        })
-    })?;
-    Ok(meters
-        .into_iter()
-        .map(|meter| (meter.event_name.clone(), meter))
-        .collect())
+        };
+        Ok((Rc::new(meter), catalog::is_own(row.required(7)?)))
+    };
+    let found = as_owner(|| spi::fetch(&LOAD, &[arg(event_name)], Sees::Latest, read))?;
+    Ok(found.into_iter().next().map(|(meter, own)| {
+        // What this transaction wrote may yet be rolled back.
+        if !own {
+            METERS.with(|kept| {
+                kept.keep(since, |meters| {
+                    meters.insert(event_name.to_owned(), Rc::clone(&meter));
+                })
+            });
+        }
+        meter
+    }))
 }
 
-/// The ids among `customers` that exist.
-pub fn known_customers(customers: HashSet<&str>) -> Result<HashSet<String>> {
-    const KNOWN: Statement = Statement {
-        sql: "SELECT id FROM billing.customers WHERE id = ANY ($1)",
+pub fn customer_exists(customer: &str) -> Result<bool> {
+    if CUSTOMERS.with(|kept| kept.with(|customers| customers.contains(customer))) {
+        return Ok(true);
+    }
+    Ok(load_customers(&[customer])?.contains(customer))
+}
+
+/// Those of the customers that do not exist.
+pub fn unknown_customers<'a>(customers: &HashSet<&'a str>) -> Result<HashSet<&'a str>> {
+    let mut unknown: HashSet<&str> =
+        CUSTOMERS.with(|kept| kept.with(|known| customers.iter().copied().filter(|id| !known.contains(*id)).collect()));
+    if !unknown.is_empty() {
+        let found = load_customers(&unknown.iter().copied().collect::<Vec<_>>())?;
+        unknown.retain(|id| !found.contains(*id));
+    }
+    Ok(unknown)
+}
+
+fn load_customers(ids: &[&str]) -> Result<HashSet<String>> {
+    const LOAD: Statement = Statement {
+        sql: "SELECT id, xmin FROM billing.customers WHERE id = ANY ($1)",
         types: &[PgBuiltInOids::TEXTARRAYOID],
     };
-    let ids: Vec<&str> = customers.into_iter().collect();
-    Ok(spi::fetch(&KNOWN, &[arg(ids)], Sees::Latest, |row| row.required(1))?
-        .into_iter()
-        .collect())
+    catalog::relation(c"customers")?;
+    let since = catalog::changes();
+    let read = |row: &spi::Row| Ok((row.required::<String>(1)?, catalog::is_own(row.required(2)?)));
+    let found = as_owner(|| spi::fetch(&LOAD, &[arg(ids.to_vec())], Sees::Latest, read))?;
+    CUSTOMERS.with(|kept| {
+        kept.keep(since, |customers| {
+            if customers.len() + found.len() > MOST_CUSTOMERS {
+                customers.clear();
+            }
+            customers.extend(found.iter().filter(|(_, own)| !own).map(|(id, _)| id.clone()));
+        })
+    });
+    Ok(found.into_iter().map(|(id, _)| id).collect())
 }

@@ -1,8 +1,12 @@
 //! Which partition an event belongs in, and in which others its first try can be.
 
+use std::rc::Rc;
+
 use pgrx::prelude::*;
 
+use crate::pg::catalog::{self, Kept};
 use crate::pg::error::{Result, error};
+use crate::pg::owner::as_owner;
 use crate::pg::spi::{self, Sees, Statement, arg};
 use crate::pg::time::{MICROS_PER_SECOND, Micros};
 use crate::{settings, worker};
@@ -28,6 +32,11 @@ impl Partition {
 
     /// Whether an event received at `now` may have been recorded here before, or may be being recorded.
     pub fn may_hold_first_try(&self, now: Micros, timestamp: Option<Micros>) -> bool {
+        self.may_hold_first_tries(now, timestamp.map(|at| (at, at)))
+    }
+
+    /// The same for any of several events, whose timestamps lie between these two, both inclusive.
+    pub fn may_hold_first_tries(&self, now: Micros, timestamps: Option<(Micros, Micros)>) -> bool {
         let window = settings::micros(&settings::IDENTIFIER_WINDOW).unwrap_or(0);
         if self.lower > now {
             return self.lower <= now.saturating_add(CLOCK_SLACK);
@@ -36,15 +45,27 @@ impl Partition {
             return true;
         }
         // A retry carries the timestamp of the first try.
-        timestamp.is_some_and(|at| {
+        timestamps.is_some_and(|(first, last)| {
             self.sealed
-                .is_none_or(|(least, greatest)| least <= at && at <= greatest)
+                .is_none_or(|(least, greatest)| least <= last && first <= greatest)
         })
     }
 }
 
-/// All partitions, oldest first, as committed now.
-pub fn list() -> Result<Vec<Partition>> {
+/// All partitions, oldest first, as committed now. Kept until their list changes.
+pub fn list() -> Result<Rc<[Partition]>> {
+    thread_local!(static KNOWN: Kept<Option<Rc<[Partition]>>> = Kept::default());
+    if let Some(known) = KNOWN.with(|kept| kept.with(Option::clone)) {
+        return Ok(known);
+    }
+    catalog::relation(c"meter_event_partitions")?;
+    let since = catalog::changes();
+    let list: Rc<[Partition]> = as_owner(load)?.into();
+    KNOWN.with(|kept| kept.keep(since, |kept| *kept = Some(Rc::clone(&list))));
+    Ok(list)
+}
+
+fn load() -> Result<Vec<Partition>> {
     const LIST: Statement = Statement {
         sql: "SELECT pg_catalog.to_regclass('billing.' || pg_catalog.quote_ident(p.name))::oid, p.lower_bound, p.upper_bound,
                      p.sealed_at IS NOT NULL, p.min_timestamp, p.max_timestamp
@@ -71,12 +92,13 @@ pub fn list() -> Result<Vec<Partition>> {
 }
 
 /// All partitions, one of which holds `now`: made if missing.
-pub fn list_with_current(now: Micros) -> Result<Vec<Partition>> {
+pub fn list_with_current(now: Micros) -> Result<Rc<[Partition]>> {
     let partitions = list()?;
     if partitions.iter().any(|partition| partition.holds(now)) {
         return Ok(partitions);
     }
     worker::make_partition_apart();
+    catalog::take_in_changes();
     let partitions = list()?;
     if partitions.iter().any(|partition| partition.holds(now)) {
         return Ok(partitions);
@@ -86,12 +108,13 @@ pub fn list_with_current(now: Micros) -> Result<Vec<Partition>> {
         sql: "LOCK TABLE ONLY billing.meter_events IN SHARE UPDATE EXCLUSIVE MODE",
         types: &[],
     };
-    spi::execute(&LOCK, &[])?;
+    as_owner(|| spi::execute(&LOCK, &[]))?;
+    catalog::take_in_changes();
     let partitions = list()?;
     if partitions.iter().any(|partition| partition.holds(now)) {
         return Ok(partitions);
     }
-    make(now, &partitions)?;
+    as_owner(|| make(now, &partitions))?;
     list()
 }
 

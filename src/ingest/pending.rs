@@ -1,181 +1,224 @@
 //! What recorded events add to `usage_pending`: one row per (customer, meter, dimensions, hour), already aggregated.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::borrow::Cow;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::CStr;
+use std::rc::Rc;
 
-use bigdecimal::BigDecimal;
-use pgrx::prelude::*;
+use pgrx::pg_sys;
 
-use super::check::Event;
+use super::check::{Event, Identifier};
 use super::meters::Meter;
 use super::submitted::Dimensions;
-use crate::pg::error::{Result, error};
-use crate::pg::numeric::from_decimal;
-use crate::pg::spi::{self, Statement, arg};
+use crate::pg::catalog;
+use crate::pg::error::Result;
+use crate::pg::jsonb;
+use crate::pg::numeric::{from_quantity, from_total};
+use crate::pg::spi::{Arg, arg};
+use crate::pg::table::Table;
+use crate::pg::text::TextRef;
 use crate::pg::time::Micros;
+use crate::pricing::{Quantity, Total};
 use crate::types::Formula;
 
-#[derive(Default)]
-pub struct Pending(BTreeMap<Key, Usage>);
+/// The columns of a row, in the order of [`Row::columns`].
+const COLUMNS: [&CStr; 15] = [
+    c"customer",
+    c"event_name",
+    c"dimensions",
+    c"hour",
+    c"event_count",
+    c"value_sum",
+    c"value_time_sum",
+    c"value_max",
+    c"value_min",
+    c"last_value",
+    c"last_timestamp",
+    c"last_received_at",
+    c"last_identifier",
+    c"distinct_values",
+    c"rebuild",
+];
 
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Key {
-    customer: String,
-    event_name: String,
+#[derive(Default)]
+pub struct Pending<'a> {
+    rows: Vec<Row<'a>>,
+    /// The rows of the latest customer and meter: events come sorted by them.
+    of_run: HashMap<(Micros, Dimensions), usize>,
+}
+
+struct Row<'a> {
+    customer: TextRef<'a>,
+    meter: Rc<Meter>,
     hour: Micros,
     /// Only the meter's own dimension keys.
     dimensions: Dimensions,
+    usage: Usage<'a>,
 }
 
 /// The mergeable state of each aggregation; an event adds to its meter's only.
 #[derive(Default)]
-struct Usage {
+struct Usage<'a> {
     event_count: i64,
-    sum: Option<BigDecimal>,
-    time_sum: Option<BigDecimal>,
-    max: Option<BigDecimal>,
-    min: Option<BigDecimal>,
-    last: Option<(Micros, Micros, String, BigDecimal)>,
+    sum: Option<Total>,
+    time_sum: Option<Total>,
+    max: Option<Quantity>,
+    min: Option<Quantity>,
+    last: Option<Last<'a>>,
     distinct: Option<BTreeSet<String>>,
     rebuild: bool,
 }
 
-impl Pending {
-    pub fn add(&mut self, event: &Event, meter: &Meter, received_at: Micros) {
-        let usage = self.usage(event, meter);
+struct Last<'a> {
+    timestamp: Micros,
+    received_at: Micros,
+    identifier: Cow<'a, str>,
+    value: Quantity,
+}
+
+impl<'a> Pending<'a> {
+    /// Adds an event; those of one customer and meter must follow each other.
+    pub fn add(&mut self, event: &Event<'a>, received_at: Micros) {
+        let formula = event.meter.formula;
+        let usage = self.usage(event);
         usage.event_count += 1;
-        let value = &event.value;
-        match meter.formula {
+        let value = event.value;
+        match formula {
             Formula::Count => {}
-            Formula::Sum => add_to(&mut usage.sum, value.clone()),
+            Formula::Sum => usage.sum.get_or_insert(Total::ZERO).add(value),
             Formula::WeightedSum => {
-                add_to(&mut usage.sum, value.clone());
-                add_to(
-                    &mut usage.time_sum,
-                    value * BigDecimal::from(event.timestamp.unix_micros()),
-                );
+                usage.sum.get_or_insert(Total::ZERO).add(value);
+                let time = event.timestamp.unix_micros();
+                usage.time_sum.get_or_insert(Total::ZERO).add_product(value, time);
             }
-            Formula::Max => usage.max = usage.max.take().max(Some(value.clone())),
+            Formula::Max => {
+                if usage.max.is_none_or(|greatest| greatest.compare(&value).is_lt()) {
+                    usage.max = Some(value);
+                }
+            }
             Formula::Min => {
-                usage.min = Some(
-                    usage
-                        .min
-                        .take()
-                        .map_or_else(|| value.clone(), |least| least.min(value.clone())),
-                );
+                if usage.min.is_none_or(|least| least.compare(&value).is_gt()) {
+                    usage.min = Some(value);
+                }
             }
             Formula::Last => {
-                let this = (event.timestamp, received_at, event.identifier.clone(), value.clone());
+                let this = (event.timestamp, received_at, event.identifier.as_str());
                 let later = usage
                     .last
                     .as_ref()
-                    .is_none_or(|last| (last.0, last.1, &last.2) < (this.0, this.1, &this.2));
+                    .is_none_or(|last| (last.timestamp, last.received_at, last.identifier.as_ref()) < this);
                 if later {
-                    usage.last = Some(this);
+                    usage.last = Some(Last {
+                        timestamp: event.timestamp,
+                        received_at,
+                        identifier: match &event.identifier {
+                            Identifier::Given(given) => Cow::Borrowed(given.text),
+                            Identifier::Made(made) => Cow::Owned(made.clone()),
+                        },
+                        value,
+                    });
                 }
             }
             Formula::UniqueCount => {
-                usage
-                    .distinct
-                    .get_or_insert_default()
-                    .extend(event.dimensions.get(&meter.value_key).cloned());
+                let counted = event.dimensions.get(&event.meter.value_key);
+                usage.distinct.get_or_insert_default().extend(counted.cloned());
             }
         }
     }
 
     /// Takes a cancelled event back out: by the negative where sums can, by recomputing its hour where they cannot.
-    pub fn take_back(&mut self, event: &Event, meter: &Meter) {
-        let usage = self.usage(event, meter);
-        let value = -event.value.clone();
-        match meter.formula {
+    pub fn take_back(&mut self, event: &Event<'a>) {
+        let formula = event.meter.formula;
+        let usage = self.usage(event);
+        let value = -event.value;
+        match formula {
             Formula::Count => usage.event_count -= 1,
             Formula::Sum => {
                 usage.event_count -= 1;
-                add_to(&mut usage.sum, value);
+                usage.sum.get_or_insert(Total::ZERO).add(value);
             }
             Formula::WeightedSum => {
                 usage.event_count -= 1;
-                add_to(
-                    &mut usage.time_sum,
-                    &value * BigDecimal::from(event.timestamp.unix_micros()),
-                );
-                add_to(&mut usage.sum, value);
+                usage.sum.get_or_insert(Total::ZERO).add(value);
+                let time = event.timestamp.unix_micros();
+                usage.time_sum.get_or_insert(Total::ZERO).add_product(value, time);
             }
             Formula::Max | Formula::Min | Formula::Last | Formula::UniqueCount => usage.rebuild = true,
         }
     }
 
-    fn usage(&mut self, event: &Event, meter: &Meter) -> &mut Usage {
+    fn usage(&mut self, event: &Event<'a>) -> &mut Usage<'a> {
+        let goes_on = self.rows.last().is_some_and(|row| {
+            row.customer.text == event.customer.text && row.meter.event_name == event.meter.event_name
+        });
+        if !goes_on {
+            self.of_run.clear();
+        }
         let split = |key: &String| event.dimensions.get_key_value(key).map(|(k, v)| (k.clone(), v.clone()));
-        let key = Key {
-            customer: event.customer.clone(),
-            event_name: event.event_name.clone(),
-            hour: event.timestamp.hour(),
-            dimensions: meter.dimension_keys.iter().filter_map(split).collect(),
+        let hour = event.timestamp.hour();
+        let dimensions: Dimensions = event.meter.dimension_keys.iter().filter_map(split).collect();
+        let at = match self.of_run.entry((hour, dimensions)) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(new) => {
+                let at = self.rows.len();
+                self.rows.push(Row {
+                    customer: event.customer,
+                    meter: Rc::clone(&event.meter),
+                    hour,
+                    dimensions: new.key().1.clone(),
+                    usage: Usage::default(),
+                });
+                *new.insert(at)
+            }
         };
-        self.0.entry(key).or_default()
+        &mut self.rows[at].usage
     }
 
     pub fn write(self) -> Result<()> {
-        const WRITE: Statement = Statement {
-            sql: "INSERT INTO billing.usage_pending (customer, event_name, dimensions, hour, event_count, value_sum,
-                    value_time_sum, value_max, value_min, last_value, last_timestamp, last_received_at, last_identifier,
-                    distinct_values, rebuild)
-                  VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
-            types: &[
-                PgBuiltInOids::TEXTOID,
-                PgBuiltInOids::TEXTOID,
-                PgBuiltInOids::JSONBOID,
-                PgBuiltInOids::TIMESTAMPTZOID,
-                PgBuiltInOids::INT8OID,
-                PgBuiltInOids::NUMERICOID,
-                PgBuiltInOids::NUMERICOID,
-                PgBuiltInOids::NUMERICOID,
-                PgBuiltInOids::NUMERICOID,
-                PgBuiltInOids::NUMERICOID,
-                PgBuiltInOids::TIMESTAMPTZOID,
-                PgBuiltInOids::TIMESTAMPTZOID,
-                PgBuiltInOids::TEXTOID,
-                PgBuiltInOids::TEXTARRAYOID,
-                PgBuiltInOids::BOOLOID,
-            ],
+        let mut table = loop {
+            if let Some(table) = Table::open(catalog::relation(c"usage_pending")?, &COLUMNS)? {
+                break table;
+            }
         };
-        let numeric = |value: &Option<BigDecimal>| value.as_ref().map(from_decimal).transpose();
-        for (key, usage) in self.0 {
-            let (last_timestamp, last_received, last_identifier, last_value) = match usage.last {
-                Some((at, received, identifier, value)) => (Some(at), Some(received), Some(identifier), Some(value)),
-                None => (None, None, None, None),
-            };
-            spi::execute(
-                &WRITE,
-                &[
-                    arg(key.customer),
-                    arg(key.event_name),
-                    arg(jsonb(&key.dimensions)?),
-                    Some(key.hour.datum()),
-                    arg(usage.event_count),
-                    arg(numeric(&usage.sum)?),
-                    arg(numeric(&usage.time_sum)?),
-                    arg(numeric(&usage.max)?),
-                    arg(numeric(&usage.min)?),
-                    arg(numeric(&last_value)?),
-                    last_timestamp.map(Micros::datum),
-                    last_received.map(Micros::datum),
-                    arg(last_identifier),
-                    arg(usage.distinct.map(|values| values.into_iter().collect::<Vec<String>>())),
-                    arg(usage.rebuild),
-                ],
-            )?;
+        match self.rows.as_slice() {
+            [row] => table.insert(&row.columns()?),
+            rows => drop(table.insert_many(rows.iter().map(Row::columns), None)?),
         }
+        table.close();
         Ok(())
     }
 }
 
-pub fn jsonb(dimensions: &Dimensions) -> Result<pgrx::JsonB> {
-    serde_json::to_value(dimensions)
-        .map(pgrx::JsonB)
-        .map_err(|problem| error(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, problem.to_string()))
+impl Row<'_> {
+    fn columns(&self) -> Result<[Arg; COLUMNS.len()]> {
+        let usage = &self.usage;
+        let total = |value: &Option<Total>| value.as_ref().map(from_total).transpose();
+        let quantity = |value: Option<Quantity>| value.map(from_quantity).transpose();
+        let last = usage.last.as_ref();
+        Ok([
+            Some(self.customer.datum()),
+            arg(self.meter.event_name.as_str()),
+            Some(jsonb(&self.dimensions)),
+            Some(self.hour.datum()),
+            arg(usage.event_count),
+            total(&usage.sum)?,
+            total(&usage.time_sum)?,
+            quantity(usage.max)?,
+            quantity(usage.min)?,
+            quantity(last.map(|last| last.value))?,
+            last.map(|last| last.timestamp.datum()),
+            last.map(|last| last.received_at.datum()),
+            arg(last.map(|last| last.identifier.as_ref())),
+            arg(usage
+                .distinct
+                .as_ref()
+                .map(|values| values.iter().cloned().collect::<Vec<String>>())),
+            arg(usage.rebuild),
+        ])
+    }
 }
 
-fn add_to(sum: &mut Option<BigDecimal>, value: BigDecimal) {
-    *sum = Some(sum.take().map_or_else(|| value.clone(), |so_far| so_far + &value));
+pub fn jsonb(dimensions: &Dimensions) -> pg_sys::Datum {
+    jsonb::object(dimensions.iter().map(|(key, value)| (key.as_str(), value.as_str())))
 }

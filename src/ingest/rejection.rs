@@ -110,13 +110,11 @@ pub fn keep(event: &str, rejection: &Rejection) -> Result<()> {
         sql: "INSERT INTO billing.meter_event_rejections (event, error_code, error_message) VALUES ($1::jsonb, $2, $3)",
         types: &[PgBuiltInOids::TEXTOID, PgBuiltInOids::TEXTOID, PgBuiltInOids::TEXTOID],
     };
-    spi::execute(
-        &KEEP,
-        &[
-            arg(event),
-            arg(rejection.code.as_str()),
-            arg(rejection.message.as_str()),
-        ],
-    )?;
+    let kept = [
+        arg(event),
+        arg(rejection.code.as_str()),
+        arg(rejection.message.as_str()),
+    ];
+    spi::execute(&KEEP, &kept)?;
     Ok(())
 }

@@ -1,19 +1,17 @@
-//! Direct access to one partition of `billing.meter_events`.
-//!
-//! A row is inserted speculatively, as the executor's own ON CONFLICT does: it stands in the table, but can still be taken back
-//! without a trace while other partitions are searched for the same identity. The search uses a dirty snapshot, so it sees rows
-//! of transactions that have not ended, at every isolation level. Order of events in `ingest::identity`.
+//! Direct access to one partition of `billing.meter_events`: searching it for an identity, rows of open transactions included.
 
+use std::collections::HashMap;
 use std::ffi::CStr;
 
-use pgrx::PgRelation;
 use pgrx::prelude::*;
 
-use super::error::{Result, error};
+use super::catalog;
+use super::error::Result;
 use super::spi::Arg;
+use super::table::{Table, column_name, unusable};
 
 /// The columns of an event, in the order of [`Tuple`].
-const COLUMNS: [&CStr; COLUMN_COUNT] = [
+pub const COLUMNS: [&CStr; COLUMN_COUNT] = [
     c"customer",
     c"event_name",
     c"identifier",
@@ -27,12 +25,7 @@ pub const COLUMN_COUNT: usize = 7;
 const KEY_COLUMNS: usize = 3;
 
 pub type Tuple = [Arg; COLUMN_COUNT];
-
-/// Has a statement on the parent table see partitions that others attached after this transaction had locked the parent.
-pub fn see_new_partitions() {
-    // SAFETY: reads what other backends sent; any time within a transaction will do.
-    unsafe { pg_sys::AcceptInvalidationMessages() }
-}
+pub type Key = [pg_sys::Datum; KEY_COLUMNS];
 
 /// Another row with the same identity.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -56,80 +49,150 @@ pub struct Leaf {
 
 impl Leaf {
     /// `None`: the partition was dropped meanwhile. A partition that is not an ordinary local table is an error.
-    pub fn open(oid: pg_sys::Oid, for_writing: bool) -> Result<Option<Leaf>> {
-        let lock = if for_writing {
-            pg_sys::RowExclusiveLock
-        } else {
-            pg_sys::AccessShareLock
-        } as pg_sys::LOCKMODE;
+    pub fn open(oid: pg_sys::Oid) -> Result<Option<Leaf>> {
         // SAFETY: relations are closed in `close`; on ERROR the transaction's resource owner closes them.
         unsafe {
-            let relation = pg_sys::try_table_open(oid, lock);
+            let relation = pg_sys::try_table_open(oid, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
             if relation.is_null() {
                 return Ok(None);
             }
-            if (*(*relation).rd_rel).relkind as u8 != pg_sys::RELKIND_RELATION {
-                return Err(unusable(relation, "is not an ordinary table"));
-            }
-            let Some(index) = identity_index(relation) else {
-                return Err(unusable(
-                    relation,
-                    "has no unique index on (customer, event_name, identifier)",
-                ));
-            };
-            let identity = pg_sys::index_open(index, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
-            let slot = pg_sys::table_slot_create(relation, std::ptr::null_mut());
-            Ok(Some(Leaf {
-                relation,
-                identity,
-                slot,
-            }))
+            Ok(Some(Leaf::of_relation(relation)?))
         }
     }
 
-    /// Looks for a row of the same identity, uncommitted ones included.
-    pub fn find_rival(&self, tuple: &Tuple) -> Rival {
-        // SAFETY: index and relation are open; the snapshot and keys outlive the scan.
+    /// Of a partition that is open for writing, and stays so as long as this.
+    pub fn of<const N: usize>(table: &Table<N>) -> Result<Leaf> {
+        // SAFETY: a Table's relation is open.
+        unsafe { Leaf::of_relation(table.relation) }
+    }
+
+    /// # Safety
+    /// The relation must be open.
+    unsafe fn of_relation(relation: pg_sys::Relation) -> Result<Leaf> {
+        // SAFETY: by the caller.
         unsafe {
-            let mut snapshot = pg_sys::SnapshotData {
-                snapshot_type: pg_sys::SnapshotType::SNAPSHOT_DIRTY,
-                ..Default::default()
-            };
-            let mut keys = [pg_sys::ScanKeyData::default(); KEY_COLUMNS];
-            for (i, key) in keys.iter_mut().enumerate() {
-                // ScanKeyInit compares with the "C" collation, which is the columns' own.
-                pg_sys::ScanKeyInit(
-                    key,
-                    i as pg_sys::AttrNumber + 1,
-                    pg_sys::BTEqualStrategyNumber as pg_sys::StrategyNumber,
-                    pg_sys::F_TEXTEQ.into(),
-                    tuple[i].unwrap_or(pg_sys::Datum::null()),
-                );
+            if (*(*relation).rd_rel).relkind as u8 != pg_sys::RELKIND_RELATION {
+                return Err(unusable(relation, "is not an ordinary table"));
             }
+            let index = require_identity_index(relation)?;
+            Ok(Leaf {
+                relation,
+                identity: pg_sys::index_open(index, pg_sys::AccessShareLock as pg_sys::LOCKMODE),
+                slot: pg_sys::table_slot_create(relation, std::ptr::null_mut()),
+            })
+        }
+    }
+
+    /// Looks for rows of the identities, uncommitted ones included: hands out each key's rival in turn.
+    pub fn search(&self) -> Search<'_> {
+        let mut snapshot = Box::new(pg_sys::SnapshotData {
+            snapshot_type: pg_sys::SnapshotType::SNAPSHOT_DIRTY,
+            ..Default::default()
+        });
+        // SAFETY: index and relation are open; the snapshot stays where it is until the scan ends.
+        let scan = unsafe {
             #[cfg(feature = "pg18")]
             let scan = pg_sys::index_beginscan(
                 self.relation,
                 self.identity,
-                &mut snapshot,
+                snapshot.as_mut(),
                 std::ptr::null_mut(),
                 KEY_COLUMNS as i32,
                 0,
             );
             #[cfg(not(feature = "pg18"))]
-            let scan = pg_sys::index_beginscan(self.relation, self.identity, &mut snapshot, KEY_COLUMNS as i32, 0);
+            let scan = pg_sys::index_beginscan(self.relation, self.identity, snapshot.as_mut(), KEY_COLUMNS as i32, 0);
+            scan
+        };
+        Search {
+            leaf: self,
+            snapshot,
+            scan,
+        }
+    }
+
+    pub fn find_rival(&self, key: &Key) -> Rival {
+        let mut search = self.search();
+        let rival = search.find_rival(key);
+        search.end();
+        rival
+    }
+
+    pub fn close(self) {
+        let relation = self.relation;
+        self.close_index();
+        // SAFETY: opened in `open`; the lock stays until the transaction ends, as after any statement.
+        unsafe { pg_sys::table_close(relation, pg_sys::NoLock as pg_sys::LOCKMODE) }
+    }
+
+    /// Closes what [`Leaf::of`] opened.
+    pub fn close_index(self) {
+        // SAFETY: opened in `of`.
+        unsafe {
+            pg_sys::ExecDropSingleTupleTableSlot(self.slot);
+            pg_sys::index_close(self.identity, pg_sys::NoLock as pg_sys::LOCKMODE);
+        }
+    }
+}
+
+/// Waits until the rival's transaction, or only its speculative insertion, has ended. Whoever waits must have ended its searches.
+pub fn wait_for(xid: pg_sys::TransactionId, token: u32) {
+    // SAFETY: no buffer lock is held. Relation and tid would only decorate messages.
+    unsafe {
+        if token != 0 {
+            pg_sys::SpeculativeInsertionWait(xid, token);
+        } else {
+            pg_sys::XactLockTableWait(
+                xid,
+                std::ptr::null_mut(),
+                std::ptr::null_mut(),
+                pg_sys::XLTW_Oper::XLTW_None,
+            );
+        }
+    }
+}
+
+/// A scan of the identity index that goes from key to key.
+pub struct Search<'a> {
+    leaf: &'a Leaf,
+    snapshot: Box<pg_sys::SnapshotData>,
+    scan: pg_sys::IndexScanDesc,
+}
+
+impl Search<'_> {
+    pub fn find_rival(&mut self, key: &Key) -> Rival {
+        // SAFETY: the scan is open; snapshot and keys outlive the calls.
+        unsafe {
+            let mut keys = [pg_sys::ScanKeyData::default(); KEY_COLUMNS];
+            for (i, (entry, value)) in keys.iter_mut().zip(key).enumerate() {
+                // ScanKeyInit compares with the "C" collation, which is the columns' own.
+                pg_sys::ScanKeyInit(
+                    entry,
+                    i as pg_sys::AttrNumber + 1,
+                    pg_sys::BTEqualStrategyNumber as pg_sys::StrategyNumber,
+                    pg_sys::F_TEXTEQ.into(),
+                    *value,
+                );
+            }
             let mut rival = Rival::None;
             // A cancellation may commit between the reading of the index and of the table: the old version is dead by then, and the
             // new one's entry came after. That happens to a row once, so a second search after a dead version settles it.
             for _ in 0..2 {
-                pg_sys::index_rescan(scan, keys.as_mut_ptr(), KEY_COLUMNS as i32, std::ptr::null_mut(), 0);
+                pg_sys::index_rescan(
+                    self.scan,
+                    keys.as_mut_ptr(),
+                    KEY_COLUMNS as i32,
+                    std::ptr::null_mut(),
+                    0,
+                );
                 let mut met_dead = false;
-                while !pg_sys::index_getnext_tid(scan, pg_sys::ScanDirection::ForwardScanDirection).is_null() {
-                    if pg_sys::index_fetch_heap(scan, self.slot) {
-                        rival = match u32::from(snapshot.xmin) {
+                while !pg_sys::index_getnext_tid(self.scan, pg_sys::ScanDirection::ForwardScanDirection).is_null() {
+                    if pg_sys::index_fetch_heap(self.scan, self.leaf.slot) {
+                        rival = match u32::from(self.snapshot.xmin) {
                             0 => Rival::Recorded,
                             _ => Rival::Pending {
-                                xid: snapshot.xmin,
-                                token: snapshot.speculativeToken,
+                                xid: self.snapshot.xmin,
+                                token: self.snapshot.speculativeToken,
                             },
                         };
                         break;
@@ -140,172 +203,59 @@ impl Leaf {
                     break;
                 }
             }
-            pg_sys::index_endscan(scan);
-            pg_sys::ExecClearTuple(self.slot);
             rival
         }
     }
 
-    /// Waits until the rival's transaction, or only its speculative insertion, has ended.
-    pub fn wait_for(&self, xid: pg_sys::TransactionId, token: u32) {
-        // SAFETY: no buffer lock is held. Relation and tid would only decorate messages.
+    pub fn end(self) {
+        // SAFETY: begun in `search`.
         unsafe {
-            if token != 0 {
-                pg_sys::SpeculativeInsertionWait(xid, token);
-            } else {
-                pg_sys::XactLockTableWait(
-                    xid,
-                    std::ptr::null_mut(),
-                    std::ptr::null_mut(),
-                    pg_sys::XLTW_Oper::XLTW_None,
-                );
-            }
-        }
-    }
-
-    pub fn close(self) {
-        // SAFETY: opened in `open`; locks stay until the transaction ends, as after any statement.
-        unsafe {
-            pg_sys::ExecDropSingleTupleTableSlot(self.slot);
-            pg_sys::index_close(self.identity, pg_sys::NoLock as pg_sys::LOCKMODE);
-            pg_sys::table_close(self.relation, pg_sys::NoLock as pg_sys::LOCKMODE);
+            pg_sys::index_endscan(self.scan);
+            pg_sys::ExecClearTuple(self.leaf.slot);
         }
     }
 }
 
-/// A partition that is open for writing.
-pub struct Writer {
-    pub leaf: Leaf,
-    result: *mut pg_sys::ResultRelInfo,
-    estate: *mut pg_sys::EState,
-    slot: *mut pg_sys::TupleTableSlot,
-    arbiters: *mut pg_sys::List,
-    /// Position of each column of [`COLUMNS`]: a restored partition may order them differently.
-    positions: [usize; COLUMN_COUNT],
+/// The unique index that decides identity in a partition. Without one the partition is of no use: SQLSTATE 55000.
+pub fn arbiter<const N: usize>(table: &Table<N>) -> Result<pg_sys::Oid> {
+    // SAFETY: a Table's relation is open.
+    unsafe { require_identity_index(table.relation) }
 }
 
-/// A row that stands in the table, but is not decided yet.
-pub struct Speculative {
-    token: u32,
-    /// Another row came between the search and the insertion; this one must be taken back.
-    pub conflict: bool,
-}
-
-impl Writer {
-    pub fn open(oid: pg_sys::Oid) -> Result<Option<Writer>> {
-        // SAFETY: both only look at the state of the transaction. Before the lock, which a standby refuses in other words.
-        unsafe {
-            pg_sys::PreventCommandIfReadOnly(c"record_meter_event()".as_ptr());
-            pg_sys::PreventCommandIfParallelMode(c"record_meter_event()".as_ptr());
-        }
-        let Some(leaf) = Leaf::open(oid, true)? else {
-            return Ok(None);
-        };
-        // SAFETY: the relation is open; executor state lives in the current memory context and is freed in `close`.
-        unsafe {
-            let relation = leaf.relation;
-            if !(*relation).trigdesc.is_null() {
-                return Err(unusable(relation, "has triggers, which recording would not fire"));
-            }
-            let positions = positions(relation)?;
-            let result = pg_sys::palloc0(size_of::<pg_sys::ResultRelInfo>()).cast::<pg_sys::ResultRelInfo>();
-            (*result).type_ = pg_sys::NodeTag::T_ResultRelInfo;
-            pg_sys::InitResultRelInfo(result, relation, 0, std::ptr::null_mut(), 0);
-            pg_sys::ExecOpenIndices(result, true);
-            let arbiters = pg_sys::lappend_oid(std::ptr::null_mut(), (*leaf.identity).rd_id);
-            let estate = pg_sys::CreateExecutorState();
-            let slot = pg_sys::MakeSingleTupleTableSlot((*relation).rd_att, &pg_sys::TTSOpsVirtual);
-            Ok(Some(Writer {
-                leaf,
-                result,
-                estate,
-                slot,
-                arbiters,
-                positions,
-            }))
-        }
-    }
-
-    /// Inserts a row that can still be taken back; other sessions that meet it wait for [`Writer::decide`].
-    pub fn insert(&mut self, tuple: &Tuple) -> Speculative {
-        // SAFETY: the slot belongs to this relation's row type, and every column of it is set before it is stored.
-        unsafe {
-            let relation = self.leaf.relation;
-            let slot = self.slot;
-            pg_sys::ExecClearTuple(slot);
-            let columns = (*(*relation).rd_att).natts as usize;
-            let values = std::slice::from_raw_parts_mut((*slot).tts_values, columns);
-            let nulls = std::slice::from_raw_parts_mut((*slot).tts_isnull, columns);
-            nulls.fill(true);
-            for (position, value) in self.positions.iter().zip(tuple) {
-                if let Some(value) = value {
-                    values[*position] = *value;
-                    nulls[*position] = false;
-                }
-            }
-            pg_sys::ExecStoreVirtualTuple(slot);
-            (*slot).tts_tableOid = (*relation).rd_id;
-            if !(*(*relation).rd_att).constr.is_null() {
-                pg_sys::ExecConstraints(self.result, slot, self.estate);
-            }
-            let token = pg_sys::SpeculativeInsertionLockAcquire(pg_sys::GetCurrentTransactionId());
-            let command = pg_sys::GetCurrentCommandId(true);
-            pg_sys::table_tuple_insert_speculative(relation, slot, command, 0, std::ptr::null_mut(), token);
-            let mut conflict = false;
-            #[cfg(feature = "pg15")]
-            pg_sys::ExecInsertIndexTuples(
-                self.result,
-                slot,
-                self.estate,
-                false,
-                true,
-                &mut conflict,
-                self.arbiters,
-            );
-            #[cfg(not(feature = "pg15"))]
-            pg_sys::ExecInsertIndexTuples(
-                self.result,
-                slot,
-                self.estate,
-                false,
-                true,
-                &mut conflict,
-                self.arbiters,
-                false,
-            );
-            Speculative { token, conflict }
-        }
-    }
-
-    /// Keeps the row, or takes it back, and lets the sessions that wait for the decision go on.
-    pub fn decide(&mut self, speculative: Speculative, keep: bool) {
-        // SAFETY: the slot still holds the row of `insert`, whose token is ours.
-        unsafe {
-            pg_sys::table_tuple_complete_speculative(self.leaf.relation, self.slot, speculative.token, keep);
-            pg_sys::SpeculativeInsertionLockRelease(pg_sys::GetCurrentTransactionId());
-            pg_sys::ExecClearTuple(self.slot);
-            let context = (*self.estate).es_per_tuple_exprcontext;
-            if !context.is_null() {
-                pg_sys::MemoryContextReset((*context).ecxt_per_tuple_memory);
-            }
-        }
-    }
-
-    pub fn close(self) {
-        // SAFETY: all of it was made in `open`. The command counter moves so that later statements see the rows.
-        unsafe {
-            pg_sys::ExecCloseIndices(self.result);
-            pg_sys::ExecDropSingleTupleTableSlot(self.slot);
-            pg_sys::FreeExecutorState(self.estate);
-            self.leaf.close();
-            pg_sys::CommandCounterIncrement();
-        }
-    }
+/// # Safety
+/// The relation must be open.
+unsafe fn require_identity_index(relation: pg_sys::Relation) -> Result<pg_sys::Oid> {
+    // SAFETY: by the caller.
+    unsafe { identity_index(relation) }
+        .ok_or_else(|| unusable(relation, "has no unique index on (customer, event_name, identifier)"))
 }
 
 /// # Safety
 /// The relation must be open.
 unsafe fn identity_index(relation: pg_sys::Relation) -> Option<pg_sys::Oid> {
+    thread_local!(static KNOWN: catalog::Kept<HashMap<pg_sys::Oid, pg_sys::Oid>> = catalog::Kept::default());
+    // SAFETY: by the caller.
+    let oid = unsafe { (*relation).rd_id };
+    let known = KNOWN.with(|known| known.with(|known| known.get(&oid).copied()));
+    if known.is_some() {
+        return known;
+    }
+    // Before it is looked for, so that no change in between is missed.
+    catalog::watch(oid);
+    let since = catalog::changes();
+    // SAFETY: by the caller.
+    let found = unsafe { find_identity_index(relation) }?;
+    KNOWN.with(|known| {
+        known.keep(since, |known| {
+            known.insert(oid, found);
+        })
+    });
+    Some(found)
+}
+
+/// # Safety
+/// The relation must be open.
+unsafe fn find_identity_index(relation: pg_sys::Relation) -> Option<pg_sys::Oid> {
     // SAFETY: by the caller; each index is closed again before the next one.
     unsafe {
         let indexes = pgrx::PgList::<pg_sys::Oid>::from_pg(pg_sys::RelationGetIndexList(relation));
@@ -324,46 +274,4 @@ unsafe fn identity_index(relation: pg_sys::Relation) -> Option<pg_sys::Oid> {
             matches
         })
     }
-}
-
-/// # Safety
-/// The relation must be open and `position` one of its columns, from 0.
-unsafe fn column_name<'a>(relation: pg_sys::Relation, position: usize) -> &'a CStr {
-    // SAFETY: by the caller; a column's name ends with a zero byte.
-    unsafe {
-        #[cfg(feature = "pg18")]
-        let attribute = pg_sys::TupleDescAttr((*relation).rd_att, position as i32);
-        #[cfg(not(feature = "pg18"))]
-        let attribute = (*(*relation).rd_att).attrs.as_ptr().add(position);
-        if (*attribute).attisdropped {
-            c""
-        } else {
-            CStr::from_ptr((*attribute).attname.data.as_ptr())
-        }
-    }
-}
-
-/// # Safety
-/// The relation must be open.
-unsafe fn positions(relation: pg_sys::Relation) -> Result<[usize; COLUMN_COUNT]> {
-    let mut positions = [0; COLUMN_COUNT];
-    for (position, name) in positions.iter_mut().zip(COLUMNS) {
-        // SAFETY: by the caller; every index is below natts.
-        let found = unsafe {
-            let columns = (*(*relation).rd_att).natts as usize;
-            (0..columns).find(|i| column_name(relation, *i) == name)
-        };
-        *position = found.ok_or_else(|| unusable(relation, &format!("has no column {name:?}")))?;
-    }
-    Ok(positions)
-}
-
-fn unusable(relation: pg_sys::Relation, why: &str) -> pg_sys::panic::ErrorReport {
-    // SAFETY: the relation is open.
-    let name = unsafe { PgRelation::from_pg(relation) }.name().to_owned();
-    error(
-        PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-        format!("partition \"{name}\" of billing.meter_events {why}"),
-    )
-    .set_hint("Partitions of billing.meter_events are made by pg_billing and must stay as they were made.")
 }

@@ -1,11 +1,17 @@
 //! The only room with `unsafe`: everything that touches PostgreSQL below its SQL surface.
 
+pub mod array;
+pub mod catalog;
 pub mod error;
+pub mod jsonb;
 pub mod leaf;
 pub mod liveness;
 pub mod numeric;
+pub mod owner;
 pub mod process;
 pub mod spi;
+pub mod subtransaction;
+pub mod table;
 pub mod text;
 pub mod time;
 pub mod wire;

@@ -1,44 +1,79 @@
-//! Arguments that are texts, checked to be UTF-8, and `jsonb` as its text.
+//! Arguments that are texts, checked to be UTF-8.
 //!
-//! A database of encoding SQL_ASCII lets any bytes pass as text; pgrx's own strings panic on those. Its own `jsonb` parses at once,
-//! and panics on nesting that PostgreSQL accepts and the parser does not.
-
-use std::ffi::CStr;
+//! A database of encoding SQL_ASCII lets any bytes pass as text; pgrx's own strings panic on those.
 
 use pgrx::callconv::{Arg, ArgAbi};
-use pgrx::datum::{Datum, FromDatum, UnboxDatum};
+use pgrx::datum::{Datum, FromDatum, IntoDatum, UnboxDatum};
+use pgrx::impl_sql_translatable;
 use pgrx::prelude::*;
-use pgrx::{direct_function_call, impl_sql_translatable};
 
 use super::error::error;
 
 #[derive(Debug, Clone)]
 pub struct Text(pub String);
 
-#[derive(Debug, Clone)]
-pub struct JsonText(pub String);
+/// A text where it lies in an argument, not copied.
+#[derive(Debug, Clone, Copy)]
+pub struct TextRef<'a> {
+    pub text: &'a str,
+    /// The same text as PostgreSQL has it, if it has.
+    datum: Option<pg_sys::Datum>,
+}
+
+impl<'a> TextRef<'a> {
+    pub fn of(text: &'a str) -> TextRef<'a> {
+        TextRef { text, datum: None }
+    }
+
+    /// A copy in the current memory context, which is to outlive `'a`.
+    pub fn kept(text: &str) -> TextRef<'a> {
+        // SAFETY: a text was just made there.
+        unsafe { TextRef::from_datum(TextRef::of(text).datum(), false) }.unwrap_or(TextRef::of(""))
+    }
+
+    /// The text as PostgreSQL has it: made in the current memory context if it does not lie there already.
+    pub fn datum(&self) -> pg_sys::Datum {
+        self.datum
+            .or_else(|| self.text.into_datum())
+            .unwrap_or(pg_sys::Datum::null())
+    }
+}
+
+impl<'a> FromDatum for TextRef<'a> {
+    unsafe fn from_polymorphic_datum(datum: pg_sys::Datum, is_null: bool, _: pg_sys::Oid) -> Option<TextRef<'a>> {
+        if is_null {
+            return None;
+        }
+        // SAFETY: the declared SQL type is text; a copy made by detoasting lives as long as the call, as the argument does.
+        unsafe {
+            let varlena = pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr());
+            let bytes = pgrx::varlena_to_byte_slice(varlena);
+            let text = std::str::from_utf8(bytes).unwrap_or_else(|_| {
+                utf8(bytes.to_vec());
+                ""
+            });
+            Some(TextRef {
+                text,
+                datum: Some(pg_sys::Datum::from(varlena)),
+            })
+        }
+    }
+}
+
+impl_sql_translatable!(TextRef<'_>, "text");
+
+// SAFETY: reads the datum as FromDatum does; the text lives as long as the argument.
+unsafe impl<'fcx> ArgAbi<'fcx> for TextRef<'fcx> {
+    unsafe fn unbox_arg_unchecked(arg: Arg<'_, 'fcx>) -> Self {
+        // SAFETY: by the caller, a datum of this type that is not null.
+        unsafe { arg.unbox_arg_using_from_datum() }.unwrap_or(TextRef::of(""))
+    }
+}
 
 impl FromDatum for Text {
     unsafe fn from_polymorphic_datum(datum: pg_sys::Datum, is_null: bool, _: pg_sys::Oid) -> Option<Text> {
         // SAFETY: the declared SQL type is text, whose bytes are laid out as bytea's.
         unsafe { <&[u8]>::from_datum(datum, is_null) }.map(|bytes| Text(utf8(bytes.to_vec())))
-    }
-}
-
-impl FromDatum for JsonText {
-    unsafe fn from_polymorphic_datum(datum: pg_sys::Datum, is_null: bool, _: pg_sys::Oid) -> Option<JsonText> {
-        if is_null {
-            return None;
-        }
-        // SAFETY: the declared SQL type is jsonb, so the datum is a jsonb varlena; jsonb_out detoasts it and returns a C string.
-        unsafe {
-            let text: Option<&CStr> = direct_function_call(pg_sys::jsonb_out, &[Some(datum)]);
-            text.map(|text| {
-                let owned = JsonText(utf8(text.to_bytes().to_vec()));
-                pg_sys::pfree(text.as_ptr().cast_mut().cast());
-                owned
-            })
-        }
     }
 }
 
@@ -56,32 +91,25 @@ pub fn utf8(bytes: Vec<u8>) -> String {
     })
 }
 
-macro_rules! argument {
-    ($type:ident, $sql:literal) => {
-        impl_sql_translatable!($type, $sql);
+impl_sql_translatable!(Text, "text");
 
-        // SAFETY: reads the datum as FromDatum does; the result owns its text.
-        unsafe impl UnboxDatum for $type {
-            type As<'src> = $type;
+// SAFETY: reads the datum as FromDatum does; the result owns its text.
+unsafe impl UnboxDatum for Text {
+    type As<'src> = Text;
 
-            unsafe fn unbox<'src>(datum: Datum<'src>) -> $type
-            where
-                Self: 'src,
-            {
-                // SAFETY: by the caller, a datum of this type that is not null.
-                unsafe { $type::from_datum(datum.sans_lifetime(), false) }.unwrap_or($type(String::new()))
-            }
-        }
-
-        // SAFETY: as above.
-        unsafe impl<'fcx> ArgAbi<'fcx> for $type {
-            unsafe fn unbox_arg_unchecked(arg: Arg<'_, 'fcx>) -> Self {
-                // SAFETY: by the caller, a datum of this type that is not null.
-                unsafe { arg.unbox_arg_using_from_datum() }.unwrap_or($type(String::new()))
-            }
-        }
-    };
+    unsafe fn unbox<'src>(datum: Datum<'src>) -> Text
+    where
+        Self: 'src,
+    {
+        // SAFETY: by the caller, a datum of this type that is not null.
+        unsafe { Text::from_datum(datum.sans_lifetime(), false) }.unwrap_or(Text(String::new()))
+    }
 }
 
-argument!(Text, "text");
-argument!(JsonText, "jsonb");
+// SAFETY: as above.
+unsafe impl<'fcx> ArgAbi<'fcx> for Text {
+    unsafe fn unbox_arg_unchecked(arg: Arg<'_, 'fcx>) -> Self {
+        // SAFETY: by the caller, a datum of this type that is not null.
+        unsafe { arg.unbox_arg_using_from_datum() }.unwrap_or(Text(String::new()))
+    }
+}

@@ -1,7 +1,7 @@
 //! Instants as PostgreSQL keeps them: microseconds since 2000-01-01 00:00:00 UTC.
 
 use chrono::{DateTime, TimeZone, Utc};
-use pgrx::datum::TimestampWithTimeZone;
+use pgrx::datum::{FromDatum, TimestampWithTimeZone};
 use pgrx::prelude::*;
 
 use super::error::{Result, error};
@@ -40,6 +40,16 @@ impl Micros {
         pg_sys::Datum::from(self.0)
     }
 
+    /// As PostgreSQL prints it.
+    pub fn to_text(self) -> String {
+        // SAFETY: timestamptz_out takes a timestamptz and returns a C string.
+        unsafe {
+            let text: Option<&std::ffi::CStr> =
+                pgrx::direct_function_call(pg_sys::timestamptz_out, &[Some(self.datum())]);
+            text.map(|text| text.to_string_lossy().into_owned()).unwrap_or_default()
+        }
+    }
+
     pub fn is_finite(self) -> bool {
         self.0 != i64::MIN && self.0 != i64::MAX
     }
@@ -69,6 +79,21 @@ impl Micros {
 
     pub fn from_chrono(value: DateTime<Utc>) -> Option<Micros> {
         Micros::from_unix_micros(value.timestamp_micros())
+    }
+}
+
+impl FromDatum for Micros {
+    unsafe fn from_polymorphic_datum(datum: pg_sys::Datum, is_null: bool, _: pg_sys::Oid) -> Option<Micros> {
+        // The declared SQL type is timestamptz, which is passed by value.
+        (!is_null).then(|| Micros(datum.value() as i64))
+    }
+}
+
+// SAFETY: reads the datum as FromDatum does.
+unsafe impl<'fcx> pgrx::callconv::ArgAbi<'fcx> for Micros {
+    unsafe fn unbox_arg_unchecked(arg: pgrx::callconv::Arg<'_, 'fcx>) -> Self {
+        // SAFETY: by the caller, a datum of this type that is not null.
+        unsafe { arg.unbox_arg_using_from_datum() }.unwrap_or(Micros(0))
     }
 }
 

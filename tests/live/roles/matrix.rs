@@ -84,6 +84,8 @@ const FOR_ADMINISTERING: &[&str] = &[
     "activate_product",
     "alert_events_notify",
     "alerts_check",
+    "announce_change",
+    "announce_relation_change",
     "append_only",
     "archive_alert",
     "archive_price",

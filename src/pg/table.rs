@@ -1,0 +1,280 @@
+//! Direct insertion into one of the extension's own tables: what the executor does, without a statement around it.
+
+use std::ffi::CStr;
+
+use pgrx::PgRelation;
+use pgrx::prelude::*;
+
+use super::error::{Result, error};
+use super::spi::Arg;
+
+/// As many as COPY inserts at once.
+const AT_ONCE: usize = 1000;
+
+/// A table that is open for writing rows of `N` columns.
+pub struct Table<const N: usize> {
+    pub relation: pg_sys::Relation,
+    /// Where each column stands: a restored table may order them differently.
+    positions: [usize; N],
+    result: *mut pg_sys::ResultRelInfo,
+    estate: *mut pg_sys::EState,
+    slots: Vec<*mut pg_sys::TupleTableSlot>,
+}
+
+impl<const N: usize> Table<N> {
+    /// `None`: it was dropped meanwhile. Anything but an ordinary local table without triggers is SQLSTATE 55000.
+    pub fn open(oid: pg_sys::Oid, columns: &[&CStr; N]) -> Result<Option<Table<N>>> {
+        // SAFETY: both only look at the state of the transaction. Before the lock, which a standby refuses in other words.
+        unsafe {
+            pg_sys::PreventCommandIfReadOnly(c"record_meter_event()".as_ptr());
+            pg_sys::PreventCommandIfParallelMode(c"record_meter_event()".as_ptr());
+        }
+        // SAFETY: closed in `close`; on ERROR the transaction's resource owner closes it. Executor state lives in the current
+        // memory context and is freed in `close`.
+        unsafe {
+            let relation = pg_sys::try_table_open(oid, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE);
+            if relation.is_null() {
+                return Ok(None);
+            }
+            if (*(*relation).rd_rel).relkind as u8 != pg_sys::RELKIND_RELATION {
+                return Err(unusable(relation, "is not an ordinary table"));
+            }
+            if !(*relation).trigdesc.is_null() {
+                return Err(unusable(relation, "has triggers, which recording would not fire"));
+            }
+            let positions = positions(relation, columns)?;
+            let result = pg_sys::palloc0(size_of::<pg_sys::ResultRelInfo>()).cast::<pg_sys::ResultRelInfo>();
+            (*result).type_ = pg_sys::NodeTag::T_ResultRelInfo;
+            pg_sys::InitResultRelInfo(result, relation, 0, std::ptr::null_mut(), 0);
+            pg_sys::ExecOpenIndices(result, false);
+            let estate = pg_sys::CreateExecutorState();
+            Ok(Some(Table {
+                relation,
+                positions,
+                result,
+                estate,
+                slots: Vec::new(),
+            }))
+        }
+    }
+
+    /// Inserts one row.
+    pub fn insert(&mut self, row: &[Arg; N]) {
+        // SAFETY: the slot belongs to this relation's row type and holds the row.
+        unsafe {
+            let slot = self.fill(0, row);
+            let command = pg_sys::GetCurrentCommandId(true);
+            pg_sys::table_tuple_insert(self.relation, slot, command, 0, std::ptr::null_mut());
+            self.index(slot, None);
+            self.forget(1);
+        }
+    }
+
+    /// Inserts a row that can still be taken back; other sessions that meet it wait for [`Table::decide`]. `Err(token)`: the unique
+    /// index `arbiter` has its key already, and it must be taken back.
+    pub fn insert_speculatively(&mut self, row: &[Arg; N], arbiter: pg_sys::Oid) -> std::result::Result<u32, u32> {
+        // SAFETY: as in `insert`.
+        unsafe {
+            let slot = self.fill(0, row);
+            let token = pg_sys::SpeculativeInsertionLockAcquire(pg_sys::GetCurrentTransactionId());
+            let command = pg_sys::GetCurrentCommandId(true);
+            pg_sys::table_tuple_insert_speculative(self.relation, slot, command, 0, std::ptr::null_mut(), token);
+            if self.index(slot, Some(arbiter)) {
+                Err(token)
+            } else {
+                Ok(token)
+            }
+        }
+    }
+
+    /// Keeps the row of [`Table::insert_speculatively`], or takes it back, and lets the sessions that wait for the decision go on.
+    pub fn decide(&mut self, token: u32, keep: bool) {
+        // SAFETY: the first slot still holds that row, whose token is ours.
+        unsafe {
+            pg_sys::table_tuple_complete_speculative(self.relation, self.slots[0], token, keep);
+            pg_sys::SpeculativeInsertionLockRelease(pg_sys::GetCurrentTransactionId());
+            self.forget(1);
+        }
+    }
+
+    /// Inserts many rows, indexed in their order. `false`: the unique index `arbiter` has the key of one of them already; then all of
+    /// them must be taken back, by whoever can roll back this far.
+    pub fn insert_many(
+        &mut self,
+        rows: impl Iterator<Item = Result<[Arg; N]>>,
+        arbiter: Option<pg_sys::Oid>,
+    ) -> Result<bool> {
+        // SAFETY: the state of a bulk insertion, freed below; on ERROR the resource owner lets go of its buffer.
+        let bulk = unsafe { pg_sys::GetBulkInsertState() };
+        let mut rows = rows.peekable();
+        let mut unique = true;
+        while unique && rows.peek().is_some() {
+            let mut filled = 0;
+            for row in rows.by_ref().take(AT_ONCE) {
+                let row = row?;
+                // SAFETY: the datums live at least as long as this call.
+                unsafe { self.fill(filled, &row) };
+                filled += 1;
+            }
+            // SAFETY: that many slots are filled. What the insertion allocates goes with `forget`.
+            unsafe {
+                let outer = pg_sys::MemoryContextSwitchTo((*self.per_tuple()).ecxt_per_tuple_memory);
+                let command = pg_sys::GetCurrentCommandId(true);
+                pg_sys::table_multi_insert(self.relation, self.slots.as_mut_ptr(), filled as i32, command, 0, bulk);
+                pg_sys::MemoryContextSwitchTo(outer);
+                unique = (0..filled).all(|nth| !self.index(self.slots[nth], arbiter));
+                self.forget(filled);
+            }
+        }
+        // SAFETY: made above.
+        unsafe { pg_sys::FreeBulkInsertState(bulk) };
+        Ok(unique)
+    }
+
+    /// # Safety
+    /// The datums of the row must live until it is inserted.
+    unsafe fn fill(&mut self, nth: usize, row: &[Arg; N]) -> *mut pg_sys::TupleTableSlot {
+        // SAFETY: the slot has room for every column of the relation, and every column is set before it is stored.
+        unsafe {
+            let relation = self.relation;
+            if nth == self.slots.len() {
+                self.slots.push(pg_sys::MakeSingleTupleTableSlot(
+                    (*relation).rd_att,
+                    &pg_sys::TTSOpsVirtual,
+                ));
+            }
+            let slot = self.slots[nth];
+            pg_sys::ExecClearTuple(slot);
+            let columns = (*(*relation).rd_att).natts as usize;
+            let values = std::slice::from_raw_parts_mut((*slot).tts_values, columns);
+            let nulls = std::slice::from_raw_parts_mut((*slot).tts_isnull, columns);
+            nulls.fill(true);
+            for (position, value) in self.positions.iter().zip(row) {
+                if let Some(value) = value {
+                    values[*position] = *value;
+                    nulls[*position] = false;
+                }
+            }
+            pg_sys::ExecStoreVirtualTuple(slot);
+            (*slot).tts_tableOid = (*relation).rd_id;
+            if !(*(*relation).rd_att).constr.is_null() {
+                pg_sys::ExecConstraints(self.result, slot, self.estate);
+            }
+            slot
+        }
+    }
+
+    /// Enters an inserted row into the indexes. `true`: the unique index `arbiter` has its key already. Of another index that would be
+    /// an ERROR.
+    ///
+    /// # Safety
+    /// The slot must hold the row as it was inserted.
+    unsafe fn index(&mut self, slot: *mut pg_sys::TupleTableSlot, arbiter: Option<pg_sys::Oid>) -> bool {
+        let mut conflict = false;
+        // SAFETY: by the caller; the list is small and goes with the memory context.
+        unsafe {
+            if (*self.result).ri_NumIndices == 0 {
+                return false;
+            }
+            let outer = pg_sys::MemoryContextSwitchTo((*self.per_tuple()).ecxt_per_tuple_memory);
+            let arbiters = arbiter.map_or(std::ptr::null_mut(), |index| {
+                pg_sys::lappend_oid(std::ptr::null_mut(), index)
+            });
+            pg_sys::ExecInsertIndexTuples(
+                self.result,
+                slot,
+                self.estate,
+                false,
+                arbiter.is_some(),
+                &mut conflict,
+                arbiters,
+                #[cfg(not(feature = "pg15"))]
+                false,
+            );
+            pg_sys::MemoryContextSwitchTo(outer);
+        }
+        conflict
+    }
+
+    /// # Safety
+    /// The table must be open.
+    unsafe fn per_tuple(&self) -> *mut pg_sys::ExprContext {
+        // SAFETY: by the caller.
+        unsafe {
+            match (*self.estate).es_per_tuple_exprcontext {
+                context if context.is_null() => pg_sys::MakePerTupleExprContext(self.estate),
+                context => context,
+            }
+        }
+    }
+
+    /// # Safety
+    /// No tuple of the first `filled` slots may be needed any more.
+    unsafe fn forget(&mut self, filled: usize) {
+        // SAFETY: by the caller.
+        unsafe {
+            for slot in &self.slots[..filled] {
+                pg_sys::ExecClearTuple(*slot);
+            }
+            pg_sys::MemoryContextReset((*self.per_tuple()).ecxt_per_tuple_memory);
+        }
+    }
+
+    pub fn close(self) {
+        // SAFETY: all of it was made in `open` and `fill`. The lock stays until the transaction ends, as after any statement. The
+        // command counter moves so that later statements see the rows.
+        unsafe {
+            pg_sys::ExecCloseIndices(self.result);
+            for slot in self.slots {
+                pg_sys::ExecDropSingleTupleTableSlot(slot);
+            }
+            pg_sys::FreeExecutorState(self.estate);
+            pg_sys::table_close(self.relation, pg_sys::NoLock as pg_sys::LOCKMODE);
+            pg_sys::CommandCounterIncrement();
+        }
+    }
+}
+
+/// # Safety
+/// The relation must be open and `position` one of its columns, from 0.
+pub unsafe fn column_name<'a>(relation: pg_sys::Relation, position: usize) -> &'a CStr {
+    // SAFETY: by the caller; a column's name ends with a zero byte.
+    unsafe {
+        #[cfg(feature = "pg18")]
+        let attribute = pg_sys::TupleDescAttr((*relation).rd_att, position as i32);
+        #[cfg(not(feature = "pg18"))]
+        let attribute = (*(*relation).rd_att).attrs.as_ptr().add(position);
+        if (*attribute).attisdropped {
+            c""
+        } else {
+            CStr::from_ptr((*attribute).attname.data.as_ptr())
+        }
+    }
+}
+
+fn positions<const N: usize>(relation: pg_sys::Relation, columns: &[&CStr; N]) -> Result<[usize; N]> {
+    let mut positions = [0; N];
+    // SAFETY: the relation is open, and every index is below natts.
+    let named = |position: usize| unsafe { column_name(relation, position) };
+    let count = unsafe { (*(*relation).rd_att).natts } as usize;
+    for (i, name) in columns.iter().enumerate() {
+        // Nearly always where it was made.
+        let found = if i < count && named(i) == *name {
+            Some(i)
+        } else {
+            (0..count).find(|at| named(*at) == *name)
+        };
+        positions[i] = found.ok_or_else(|| unusable(relation, &format!("has no column {name:?}")))?;
+    }
+    Ok(positions)
+}
+
+pub fn unusable(relation: pg_sys::Relation, why: &str) -> pg_sys::panic::ErrorReport {
+    // SAFETY: the relation is open.
+    let name = unsafe { PgRelation::from_pg(relation) }.name().to_owned();
+    error(
+        PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!("table \"billing.{name}\" {why}"),
+    )
+    .set_hint("The tables that pg_billing records into must stay as it made them.")
+}
