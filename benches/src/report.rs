@@ -1,0 +1,240 @@
+//! The table on the terminal, and the same as JSON.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use chrono::Utc;
+use harness::{Context, Result, place};
+use serde::Serialize;
+
+use crate::machine::{self, Machine};
+use crate::plan::Plan;
+use crate::rounds::{Series, median};
+
+#[derive(Debug, Serialize)]
+pub struct Report {
+    date: String,
+    commit: String,
+    machine: Machine,
+    quick: bool,
+    rounds: usize,
+    /// of the whole run
+    seconds: f64,
+    servers: Vec<OnServer>,
+    #[serde(skip)]
+    started: Instant,
+}
+
+#[derive(Debug, Serialize)]
+struct OnServer {
+    postgresql: String,
+    cases: Vec<Case>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize)]
+pub enum Unit {
+    #[serde(rename = "per second")]
+    PerSecond,
+    #[serde(rename = "milliseconds")]
+    Milliseconds,
+    #[serde(rename = "bytes per event")]
+    Bytes,
+}
+
+#[derive(Debug, Serialize)]
+struct Case {
+    row: &'static str,
+    case: String,
+    unit: Unit,
+    contenders: Vec<Figures>,
+    ratios: Vec<Ratio>,
+}
+
+#[derive(Debug, Serialize)]
+struct Figures {
+    contender: &'static str,
+    median: f64,
+    spread_percent: f64,
+    samples: Vec<f64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Ratio {
+    of: &'static str,
+    to: &'static str,
+    median: f64,
+    least: f64,
+    greatest: f64,
+    #[serde(flatten)]
+    target: Target,
+    must_met: Option<bool>,
+    aim_met: Option<bool>,
+}
+
+/// What a ratio has to reach.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct Target {
+    pub must: Option<f64>,
+    pub aim: Option<f64>,
+    /// less is better
+    pub at_most: bool,
+}
+
+impl Target {
+    pub const NONE: Target = Target {
+        must: None,
+        aim: None,
+        at_most: false,
+    };
+
+    pub fn must(must: f64) -> Self {
+        Self {
+            must: Some(must),
+            ..Self::NONE
+        }
+    }
+
+    pub fn aim(self, aim: f64) -> Self {
+        Self { aim: Some(aim), ..self }
+    }
+
+    pub fn at_most(self) -> Self {
+        Self { at_most: true, ..self }
+    }
+
+    fn is_met(self, bound: Option<f64>, ratio: f64) -> Option<bool> {
+        bound.map(|bound| if self.at_most { ratio <= bound } else { ratio >= bound })
+    }
+}
+
+/// Which contender is judged by which.
+pub type Judged = (&'static str, &'static str, Target);
+
+impl Report {
+    pub fn new(plan: &Plan) -> Result<Self> {
+        if plan.quick {
+            println!(
+                "QUICK: short slices and small tables. The figures are noisy, and kept out of the committed results."
+            );
+        }
+        Ok(Self {
+            date: Utc::now().format("%Y-%m-%dT%H:%M:%SZ").to_string(),
+            commit: machine::commit(),
+            machine: Machine::this(),
+            quick: plan.quick,
+            rounds: plan.rounds(),
+            seconds: 0.0,
+            servers: Vec::new(),
+            started: Instant::now(),
+        })
+    }
+
+    pub fn begin(&mut self, postgresql: String) {
+        println!("\n==== PostgreSQL {postgresql}");
+        self.servers.push(OnServer {
+            postgresql,
+            cases: Vec::new(),
+        });
+    }
+
+    pub fn add(&mut self, row: &'static str, case: String, unit: Unit, series: Vec<Series>, judged: &[Judged]) {
+        let find = |name: &str| series.iter().find(|series| series.contender == name);
+        let ratios = judged.iter().filter_map(|(of, to, target)| {
+            let rounds = find(of)?.by(find(to)?);
+            let middle = median(&rounds);
+            Some(Ratio {
+                of,
+                to,
+                median: middle,
+                least: rounds.iter().copied().fold(f64::INFINITY, f64::min),
+                greatest: rounds.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+                target: *target,
+                must_met: target.is_met(target.must, middle),
+                aim_met: target.is_met(target.aim, middle),
+            })
+        });
+        let case = Case {
+            row,
+            case,
+            unit,
+            ratios: ratios.collect(),
+            contenders: series
+                .into_iter()
+                .map(|series| Figures {
+                    contender: series.contender,
+                    median: series.median(),
+                    spread_percent: series.spread(),
+                    samples: series.samples,
+                })
+                .collect(),
+        };
+        case.print();
+        if let Some(server) = self.servers.last_mut() {
+            server.cases.push(case);
+        }
+    }
+
+    /// Keeps a full run with the project, and anything less in the target folder.
+    pub fn write(&mut self, plan: &Plan) -> Result<PathBuf> {
+        self.seconds = self.started.elapsed().as_secs_f64();
+        let file = if plan.is_full() {
+            place::project().join("benches/results/full.json")
+        } else {
+            place::target().join("bench.json")
+        };
+        let json = serde_json::to_string_pretty(self).context(|| "the results make no JSON".to_owned())?;
+        fs::write(&file, json + "\n").context(|| format!("cannot write {}", file.display()))?;
+        Ok(file)
+    }
+}
+
+impl Case {
+    fn print(&self) {
+        println!("\n{}: {}", self.row, self.case);
+        for contender in &self.contenders {
+            let figure = self.unit.show(contender.median);
+            println!(
+                "    {:<36} {figure:>16}  ±{:.1} %",
+                contender.contender, contender.spread_percent
+            );
+        }
+        for ratio in &self.ratios {
+            let between = format!("{} : {}", ratio.of, ratio.to);
+            println!(
+                "  {between:<56} {:>6.2}  ({:.2} to {:.2}){}",
+                ratio.median,
+                ratio.least,
+                ratio.greatest,
+                ratio.verdict()
+            );
+        }
+    }
+}
+
+impl Ratio {
+    fn verdict(&self) -> String {
+        let sign = if self.target.at_most { "≤" } else { "≥" };
+        let said = |word: &str, bound: Option<f64>, met: Option<bool>| match (bound, met) {
+            (Some(bound), Some(met)) => format!("  {word} {sign} {bound}: {}", if met { "met" } else { "MISSED" }),
+            _ => String::new(),
+        };
+        said("must", self.target.must, self.must_met) + &said("aim", self.target.aim, self.aim_met)
+    }
+}
+
+impl Unit {
+    fn show(self, figure: f64) -> String {
+        match self {
+            Unit::PerSecond => format!("{}/s", grouped(figure)),
+            Unit::Milliseconds => format!("{figure:.3} ms"),
+            Unit::Bytes => format!("{figure:.1} bytes"),
+        }
+    }
+}
+
+fn grouped(number: f64) -> String {
+    let digits = format!("{number:.0}");
+    let bytes: Vec<&[u8]> = digits.as_bytes().rchunks(3).rev().collect();
+    String::from_utf8_lossy(&bytes.join(&b',')).into_owned()
+}

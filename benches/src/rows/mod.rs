@@ -1,0 +1,17 @@
+//! The parts of the table, in the order in which they are measured.
+
+mod singles;
+
+use harness::Result;
+
+use crate::plan::Plan;
+use crate::report::Report;
+use crate::server::Server;
+
+pub type Measure = fn(&Server, &Plan, &mut Report) -> Result<()>;
+
+pub const ALL: &[(&str, Measure)] = &[(singles::ROW, singles::measure)];
+
+pub fn names() -> Vec<&'static str> {
+    ALL.iter().map(|(name, _)| *name).collect()
+}
