@@ -2,6 +2,7 @@
 //!
 //! Every figure is a ratio of contenders that took turns in one run, so that whatever else the machine did met them all.
 
+mod events;
 mod machine;
 mod pgbench;
 mod plan;

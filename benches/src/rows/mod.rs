@@ -1,5 +1,6 @@
 //! The parts of the table, in the order in which they are measured.
 
+mod batches;
 mod singles;
 
 use harness::Result;
@@ -10,7 +11,7 @@ use crate::server::Server;
 
 pub type Measure = fn(&Server, &Plan, &mut Report) -> Result<()>;
 
-pub const ALL: &[(&str, Measure)] = &[(singles::ROW, singles::measure)];
+pub const ALL: &[(&str, Measure)] = &[(singles::ROW, singles::measure), (batches::ROW, batches::measure)];
 
 pub fn names() -> Vec<&'static str> {
     ALL.iter().map(|(name, _)| *name).collect()
