@@ -3,6 +3,7 @@
 //! Every figure is a ratio of contenders that took turns in one run, so that whatever else the machine did met them all.
 
 mod events;
+mod history;
 mod machine;
 mod pgbench;
 mod plan;
@@ -10,6 +11,7 @@ mod report;
 mod rounds;
 mod rows;
 mod server;
+mod table;
 
 use std::process::ExitCode;
 use std::time::Instant;

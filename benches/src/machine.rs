@@ -8,10 +8,10 @@ use serde::Serialize;
 
 #[derive(Debug, Serialize)]
 pub struct Machine {
-    cpu: String,
-    cores: usize,
-    memory_gib: u64,
-    kernel: String,
+    pub cpu: String,
+    pub cores: usize,
+    pub memory_gib: u64,
+    pub kernel: String,
 }
 
 impl Machine {

@@ -1,4 +1,4 @@
-//! The table on the terminal, and the same as JSON.
+//! What was measured, and whether it reaches its targets.
 
 use std::fs;
 use std::path::PathBuf;
@@ -11,25 +11,26 @@ use serde::Serialize;
 use crate::machine::{self, Machine};
 use crate::plan::Plan;
 use crate::rounds::{Series, median};
+use crate::table;
 
 #[derive(Debug, Serialize)]
 pub struct Report {
-    date: String,
-    commit: String,
-    machine: Machine,
-    quick: bool,
-    rounds: usize,
+    pub date: String,
+    pub commit: String,
+    pub machine: Machine,
+    pub quick: bool,
+    pub rounds: usize,
     /// of the whole run
-    seconds: f64,
-    servers: Vec<OnServer>,
+    pub seconds: f64,
+    pub servers: Vec<OnServer>,
     #[serde(skip)]
     started: Instant,
 }
 
 #[derive(Debug, Serialize)]
-struct OnServer {
-    postgresql: String,
-    cases: Vec<Case>,
+pub struct OnServer {
+    pub postgresql: String,
+    pub cases: Vec<Case>,
 }
 
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -43,33 +44,33 @@ pub enum Unit {
 }
 
 #[derive(Debug, Serialize)]
-struct Case {
-    row: &'static str,
-    case: String,
-    unit: Unit,
-    contenders: Vec<Figures>,
-    ratios: Vec<Ratio>,
+pub struct Case {
+    pub row: &'static str,
+    pub case: String,
+    pub unit: Unit,
+    pub contenders: Vec<Figures>,
+    pub ratios: Vec<Ratio>,
 }
 
 #[derive(Debug, Serialize)]
-struct Figures {
-    contender: &'static str,
-    median: f64,
-    spread_percent: f64,
-    samples: Vec<f64>,
+pub struct Figures {
+    pub contender: &'static str,
+    pub median: f64,
+    pub spread_percent: f64,
+    pub samples: Vec<f64>,
 }
 
 #[derive(Debug, Serialize)]
-struct Ratio {
-    of: &'static str,
-    to: &'static str,
-    median: f64,
-    least: f64,
-    greatest: f64,
+pub struct Ratio {
+    pub of: &'static str,
+    pub to: &'static str,
+    pub median: f64,
+    pub least: f64,
+    pub greatest: f64,
     #[serde(flatten)]
-    target: Target,
-    must_met: Option<bool>,
-    aim_met: Option<bool>,
+    pub target: Target,
+    pub must_met: Option<bool>,
+    pub aim_met: Option<bool>,
 }
 
 /// What a ratio has to reach.
@@ -101,6 +102,10 @@ impl Target {
 
     pub fn at_most(self) -> Self {
         Self { at_most: true, ..self }
+    }
+
+    pub fn sign(self) -> &'static str {
+        if self.at_most { "≤" } else { "≥" }
     }
 
     fn is_met(self, bound: Option<f64>, ratio: f64) -> Option<bool> {
@@ -169,7 +174,7 @@ impl Report {
                 })
                 .collect(),
         };
-        case.print();
+        print!("{}", table::of_case(&case));
         if let Some(server) = self.servers.last_mut() {
             server.cases.push(case);
         }
@@ -184,57 +189,9 @@ impl Report {
             place::target().join("bench.json")
         };
         let json = serde_json::to_string_pretty(self).context(|| "the results make no JSON".to_owned())?;
+        let markdown = file.with_extension("md");
         fs::write(&file, json + "\n").context(|| format!("cannot write {}", file.display()))?;
+        fs::write(&markdown, table::of_report(self)).context(|| format!("cannot write {}", markdown.display()))?;
         Ok(file)
     }
-}
-
-impl Case {
-    fn print(&self) {
-        println!("\n{}: {}", self.row, self.case);
-        for contender in &self.contenders {
-            let figure = self.unit.show(contender.median);
-            println!(
-                "    {:<36} {figure:>16}  ±{:.1} %",
-                contender.contender, contender.spread_percent
-            );
-        }
-        for ratio in &self.ratios {
-            let between = format!("{} : {}", ratio.of, ratio.to);
-            println!(
-                "  {between:<56} {:>6.2}  ({:.2} to {:.2}){}",
-                ratio.median,
-                ratio.least,
-                ratio.greatest,
-                ratio.verdict()
-            );
-        }
-    }
-}
-
-impl Ratio {
-    fn verdict(&self) -> String {
-        let sign = if self.target.at_most { "≤" } else { "≥" };
-        let said = |word: &str, bound: Option<f64>, met: Option<bool>| match (bound, met) {
-            (Some(bound), Some(met)) => format!("  {word} {sign} {bound}: {}", if met { "met" } else { "MISSED" }),
-            _ => String::new(),
-        };
-        said("must", self.target.must, self.must_met) + &said("aim", self.target.aim, self.aim_met)
-    }
-}
-
-impl Unit {
-    fn show(self, figure: f64) -> String {
-        match self {
-            Unit::PerSecond => format!("{}/s", grouped(figure)),
-            Unit::Milliseconds => format!("{figure:.3} ms"),
-            Unit::Bytes => format!("{figure:.1} bytes"),
-        }
-    }
-}
-
-fn grouped(number: f64) -> String {
-    let digits = format!("{number:.0}");
-    let bytes: Vec<&[u8]> = digits.as_bytes().rchunks(3).rev().collect();
-    String::from_utf8_lossy(&bytes.join(&b',')).into_owned()
 }

@@ -77,6 +77,9 @@ impl Server {
                 .replace("{days}", &days.to_string())
                 .replace("{events}", &events.to_string());
             fill.batch_execute(&filling)?;
+            if tables == Tables::Billing {
+                fill.batch_execute(include_str!("../sql/fold.sql"))?;
+            }
             fill.batch_execute("VACUUM ANALYZE")?;
         }
         // Copied through the log, the pages are newer than the last checkpoint: writing them will not log them whole.

@@ -13,23 +13,24 @@ use crate::server::{Commit, Server, Tables, number, settle};
 pub const ROW: &str = "singles";
 
 const PLAIN: &str = "plain INSERT";
-const RECORD: &str = "record_meter_event";
+pub const RECORD: &str = "record_meter_event";
 const WORKER: &str = "the same, worker rolling up";
 const BY_HAND: &str = "PL/pgSQL by hand";
 
 #[derive(Clone, Copy)]
-enum Customers {
+pub enum Customers {
     Uniform,
     Hot,
 }
 
 impl Customers {
-    /// pgbench's line that chooses the customer of a transaction.
-    fn choose(self) -> &'static str {
-        match self {
-            Customers::Uniform => "\\set n random(10000, 19999)\n",
-            Customers::Hot => "\\set n 10000\n",
-        }
+    /// `sql` for pgbench, with the number of each transaction's customer in `:n`.
+    pub fn script(self, sql: &str) -> String {
+        let number = match self {
+            Customers::Uniform => "random(10000, 19999)",
+            Customers::Hot => "10000",
+        };
+        format!("\\set n {number}\n{sql}")
     }
 
     fn name(self) -> &'static str {
@@ -73,7 +74,7 @@ fn case(server: &Server, plan: &Plan, report: &mut Report, customers: Customers,
         .batch_execute("ALTER DATABASE worker SET billing.worker = on")?;
 
     let contenders = lines.iter().map(|line| {
-        let script = format!("{}{}", customers.choose(), line.sql);
+        let script = customers.script(line.sql);
         Contender::new(line.name, move || {
             let slice = pgbench::run(&server.cluster, line.database, &script, commit, plan.slice())?;
             line.acknowledged
@@ -112,9 +113,10 @@ struct Line {
     acknowledged: Cell<i64>,
 }
 
-const INSERT: &str = r#"INSERT INTO plain.meter_events (customer, event_name, identifier, value, "timestamp", received_at)
+pub const INSERT: &str = r#"INSERT INTO plain.meter_events (customer, event_name, identifier, value, "timestamp", received_at)
 VALUES ('cus_' || :n, 'api_calls', gen_random_uuid()::text, 1, now(), clock_timestamp());"#;
-const CALL: &str = "SELECT billing.record_meter_event('api_calls', 'cus_' || :n, 1, gen_random_uuid()::text, now());";
+pub const CALL: &str =
+    "SELECT billing.record_meter_event('api_calls', 'cus_' || :n, 1, gen_random_uuid()::text, now());";
 const CALL_BY_HAND: &str = "SELECT plain.record_event('api_calls', 'cus_' || :n, 1, gen_random_uuid()::text, now());";
 
 impl Line {
@@ -135,10 +137,12 @@ impl Line {
         let events = number(&mut client, &format!("SELECT count(*) FROM {schema}.meter_events"))? - i64::from(filled);
         let counted = match self.tables {
             Tables::Plain => events,
-            Tables::Billing => number(
-                &mut client,
-                "SELECT sum(event_count)::bigint FROM billing.usage_buckets WHERE width = 'hour'",
-            )?,
+            Tables::Billing => {
+                number(
+                    &mut client,
+                    "SELECT sum(event_count)::bigint FROM billing.usage_buckets WHERE width = 'hour'",
+                )? - i64::from(filled)
+            }
             Tables::ByHand => number(&mut client, "SELECT sum(event_count)::bigint FROM plain.usage_hours")?,
         };
         let acknowledged = self.acknowledged.get();
