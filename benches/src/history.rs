@@ -79,6 +79,17 @@ impl History {
         server.checkpoint()
     }
 
+    /// Reads what summaries and sums need into shared buffers.
+    pub fn warm(client: &mut Client) -> Result<()> {
+        client.batch_execute(
+            "CREATE EXTENSION IF NOT EXISTS pg_prewarm;
+             SELECT pg_prewarm(oid) FROM pg_class
+             WHERE relnamespace = 'billing'::regnamespace
+               AND (relname ~ '^meter_events_p[0-9]+(_timestamp)?$' OR relname ~ '^usage_buckets(_pkey)?$')",
+        )?;
+        Ok(())
+    }
+
     /// Leaves `events` more events of the last day unfolded.
     pub fn add_pending(&self, client: &mut Client, events: u64) -> Result<()> {
         fill(

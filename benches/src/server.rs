@@ -42,8 +42,8 @@ impl Tables {
 
 impl Server {
     pub fn start(install: &PgInstall) -> Result<Self> {
-        // A quarter of the memory, as PostgreSQL's manual advises, and never more than these tables need.
-        let buffers = (machine::memory_kib() / 4).min(4 * GIB);
+        // A quarter of the memory, as PostgreSQL's manual advises; what summaries and sums of the history read fits in the most.
+        let buffers = (machine::memory_kib() / 4).min(6 * GIB);
         let options = Options::default()
             .durable()
             .set("shared_buffers", &format!("{buffers}kB"))

@@ -18,39 +18,50 @@ pub const ROW: &str = "month";
 const SUMMARY: &str = "meter_event_summaries";
 const GROUP_BY: &str = "sum over the events, B-tree";
 
-const TURN: Duration = Duration::from_millis(500);
 /// Customers whose answers are compared.
 const COMPARED: usize = 20;
 
 pub type Range = [DateTime<Utc>; 2];
 
+/// Where the pages are when the clock starts.
+#[derive(Clone, Copy)]
+enum Pages {
+    InBuffers,
+    /// after a restart: in the kernel's cache
+    OutOfBuffers,
+}
+
 pub fn measure(server: &Server, plan: &Plan, report: &mut Report) -> Result<()> {
     let history = History::prepare(server, plan)?;
-    let mut client = server.client(DATABASE)?;
+    let ranges = [
+        ("whole days", history.month()),
+        ("to the second", history.month_to_the_second()),
+    ];
     let mut pending = 0;
     for wanted in [0, 10_000, plan.choose(1_000_000, 100_000)] {
-        history.add_pending(&mut client, wanted - pending)?;
+        history.add_pending(&mut server.client(DATABASE)?, wanted - pending)?;
         pending = wanted;
+        History::warm(&mut server.client(DATABASE)?)?;
         let target = if pending == 10_000 {
             Target::must(10.0)
         } else {
             Target::NONE
         };
-        for (name, range) in [
-            ("whole days", history.month()),
-            ("to the second", history.month_to_the_second()),
-        ] {
-            let contenders = [(GROUP_BY, Query::Events), (SUMMARY, Query::Summary)].map(|(name, query)| {
-                Contender::new(name, move || {
-                    query.milliseconds(&mut server.client(DATABASE)?, range, TURN)
-                })
-            });
-            let series = alternate(plan, contenders.into())?;
-            let case = format!("{} events, {name}, {pending} pending", History::events(plan));
-            report.add(ROW, case, Unit::Milliseconds, series, &[(GROUP_BY, SUMMARY, target)]);
-            compare(&mut client, range)?;
+        for (name, range) in ranges {
+            let name = format!("{} events, {name}, {pending} pending", History::events(plan));
+            case(server, plan, report, name, range, Pages::InBuffers, target)?;
+            compare(&mut server.client(DATABASE)?, range)?;
+        }
+        if pending == 10_000 {
+            let (name, range) = ranges[0];
+            let name = format!(
+                "{} events, {name}, {pending} pending, after a restart",
+                History::events(plan)
+            );
+            case(server, plan, report, name, range, Pages::OutOfBuffers, target)?;
         }
     }
+    let mut client = server.client(DATABASE)?;
     let differing = number(
         &mut client,
         "SELECT count(*) FROM generate_series(10000, 10004) n,
@@ -59,6 +70,33 @@ pub fn measure(server: &Server, plan: &Plan, report: &mut Report) -> Result<()> 
     if differing > 0 {
         return Err(Error::new(format!("{differing} buckets differ from their events")));
     }
+    Ok(())
+}
+
+fn case(
+    server: &Server,
+    plan: &Plan,
+    report: &mut Report,
+    name: String,
+    range: Range,
+    pages: Pages,
+    target: Target,
+) -> Result<()> {
+    let contenders = [(GROUP_BY, Query::Events), (SUMMARY, Query::Summary)].map(|(name, query)| {
+        Contender::new(name, move || {
+            let turn = match pages {
+                Pages::InBuffers => Duration::from_millis(500),
+                Pages::OutOfBuffers => {
+                    server.cluster.restart()?;
+                    // Short, or it would measure what it has read itself.
+                    Duration::from_millis(100)
+                }
+            };
+            query.milliseconds(&mut server.client(DATABASE)?, range, turn)
+        })
+    });
+    let series = alternate(plan, contenders.into())?;
+    report.add(ROW, name, Unit::Milliseconds, series, &[(GROUP_BY, SUMMARY, target)]);
     Ok(())
 }
 
