@@ -1,0 +1,74 @@
+//! `cargo bench-all`: what recording, rolling up and summing cost, against what PostgreSQL itself charges for the same.
+//!
+//! Every figure is a ratio of contenders that took turns in one run, so that whatever else the machine did met them all.
+
+mod events;
+mod history;
+mod machine;
+mod pgbench;
+mod plan;
+mod report;
+mod rounds;
+mod rows;
+mod server;
+mod table;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use harness::{PgInstall, Result, progress, toolchain};
+
+use plan::Plan;
+use report::Report;
+use server::Server;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nerror: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
+    let plan = Plan::from_arguments()?;
+    let started = Instant::now();
+    let mut report = Report::new(&plan)?;
+    for install in installs(&plan)? {
+        let server = Server::start(&install)?;
+        report.begin(install.version()?);
+        for (name, measure) in rows::ALL {
+            if plan.wants(name) {
+                measure(&server, &plan, &mut report)?;
+            }
+        }
+    }
+    let file = report.write(&plan)?;
+    println!("\n{} after {}", file.display(), progress::seconds(started.elapsed()));
+    Ok(())
+}
+
+/// The servers to measure on, oldest first, with the extension built into them.
+fn installs(plan: &Plan) -> Result<Vec<PgInstall>> {
+    let mut installs = if plan.installed {
+        toolchain::installs()
+    } else {
+        let fifteen = toolchain::provision_15()?;
+        let (eighteen, extension) = toolchain::provision()?;
+        if let Err(toolchain::LeftOut(why)) = &fifteen {
+            println!("left out: {why}");
+        }
+        let installs: Vec<_> = fifteen.into_iter().chain([eighteen]).collect();
+        for install in installs.iter().filter(|install| plan.measures_on(install.major)) {
+            extension.install(install)?;
+        }
+        installs
+    };
+    installs.retain(|install| plan.measures_on(install.major));
+    if installs.is_empty() {
+        return Err(harness::Error::new("there is no such PostgreSQL to measure on"));
+    }
+    Ok(installs)
+}

@@ -1,0 +1,197 @@
+//! What was measured, and whether it reaches its targets.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use chrono::Utc;
+use harness::{Context, Result, place};
+use serde::Serialize;
+
+use crate::machine::{self, Machine};
+use crate::plan::Plan;
+use crate::rounds::{Series, median};
+use crate::table;
+
+#[derive(Debug, Serialize)]
+pub struct Report {
+    pub date: String,
+    pub commit: String,
+    pub machine: Machine,
+    pub quick: bool,
+    pub rounds: usize,
+    /// of the whole run
+    pub seconds: f64,
+    pub servers: Vec<OnServer>,
+    #[serde(skip)]
+    started: Instant,
+}
+
+#[derive(Debug, Serialize)]
+pub struct OnServer {
+    pub postgresql: String,
+    pub cases: Vec<Case>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize)]
+pub enum Unit {
+    #[serde(rename = "per second")]
+    PerSecond,
+    #[serde(rename = "milliseconds")]
+    Milliseconds,
+    #[serde(rename = "bytes per event")]
+    Bytes,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Case {
+    pub row: &'static str,
+    pub case: String,
+    pub unit: Unit,
+    pub contenders: Vec<Figures>,
+    pub ratios: Vec<Ratio>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Figures {
+    pub contender: &'static str,
+    pub median: f64,
+    pub spread_percent: f64,
+    pub samples: Vec<f64>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Ratio {
+    pub of: &'static str,
+    pub to: &'static str,
+    pub median: f64,
+    pub least: f64,
+    pub greatest: f64,
+    #[serde(flatten)]
+    pub target: Target,
+    pub must_met: Option<bool>,
+    pub aim_met: Option<bool>,
+}
+
+/// What a ratio has to reach.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct Target {
+    pub must: Option<f64>,
+    pub aim: Option<f64>,
+    /// less is better
+    pub at_most: bool,
+}
+
+impl Target {
+    pub const NONE: Target = Target {
+        must: None,
+        aim: None,
+        at_most: false,
+    };
+
+    pub fn must(must: f64) -> Self {
+        Self {
+            must: Some(must),
+            ..Self::NONE
+        }
+    }
+
+    pub fn aim(self, aim: f64) -> Self {
+        Self { aim: Some(aim), ..self }
+    }
+
+    pub fn at_most(self) -> Self {
+        Self { at_most: true, ..self }
+    }
+
+    pub fn sign(self) -> &'static str {
+        if self.at_most { "≤" } else { "≥" }
+    }
+
+    fn is_met(self, bound: Option<f64>, ratio: f64) -> Option<bool> {
+        bound.map(|bound| if self.at_most { ratio <= bound } else { ratio >= bound })
+    }
+}
+
+/// Which contender is judged by which.
+pub type Judged = (&'static str, &'static str, Target);
+
+impl Report {
+    pub fn new(plan: &Plan) -> Result<Self> {
+        if plan.quick {
+            println!(
+                "QUICK: short slices and small tables. The figures are noisy, and kept out of the committed results."
+            );
+        }
+        Ok(Self {
+            date: Utc::now().format("%Y-%m-%dT%H:%M:%SZ").to_string(),
+            commit: machine::commit(),
+            machine: Machine::this(),
+            quick: plan.quick,
+            rounds: plan.rounds(),
+            seconds: 0.0,
+            servers: Vec::new(),
+            started: Instant::now(),
+        })
+    }
+
+    pub fn begin(&mut self, postgresql: String) {
+        println!("\n==== PostgreSQL {postgresql}");
+        self.servers.push(OnServer {
+            postgresql,
+            cases: Vec::new(),
+        });
+    }
+
+    pub fn add(&mut self, row: &'static str, case: String, unit: Unit, series: Vec<Series>, judged: &[Judged]) {
+        let find = |name: &str| series.iter().find(|series| series.contender == name);
+        let ratios = judged.iter().filter_map(|(of, to, target)| {
+            let rounds = find(of)?.by(find(to)?);
+            let middle = median(&rounds);
+            Some(Ratio {
+                of,
+                to,
+                median: middle,
+                least: rounds.iter().copied().fold(f64::INFINITY, f64::min),
+                greatest: rounds.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+                target: *target,
+                must_met: target.is_met(target.must, middle),
+                aim_met: target.is_met(target.aim, middle),
+            })
+        });
+        let case = Case {
+            row,
+            case,
+            unit,
+            ratios: ratios.collect(),
+            contenders: series
+                .into_iter()
+                .map(|series| Figures {
+                    contender: series.contender,
+                    median: series.median(),
+                    spread_percent: series.spread(),
+                    samples: series.samples,
+                })
+                .collect(),
+        };
+        print!("{}", table::of_case(&case));
+        if let Some(server) = self.servers.last_mut() {
+            server.cases.push(case);
+        }
+    }
+
+    /// Keeps a full run with the project, and anything less in the target folder.
+    pub fn write(&mut self, plan: &Plan) -> Result<PathBuf> {
+        self.seconds = self.started.elapsed().as_secs_f64();
+        let file = if plan.is_full() {
+            place::project().join("benches/results/full.json")
+        } else {
+            place::target().join("bench.json")
+        };
+        let json = serde_json::to_string_pretty(self).context(|| "the results make no JSON".to_owned())?;
+        let markdown = file.with_extension("md");
+        fs::write(&file, json + "\n").context(|| format!("cannot write {}", file.display()))?;
+        fs::write(&markdown, table::of_report(self)).context(|| format!("cannot write {}", markdown.display()))?;
+        Ok(file)
+    }
+}
