@@ -36,8 +36,8 @@ pub struct Identity {
 }
 
 thread_local! {
-    /// Whether the latest event of this backend was a retry. Where they come in rows, searching first spares the dead row that
-    /// inserting first leaves; where they do not, it would cost every event a search.
+    /// Whether the latest event or batch of this backend was a retry. Where they come in rows, searching first spares the dead rows
+    /// that inserting first leaves; where they do not, it would cost every event a search.
     static RETRIES: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -249,10 +249,10 @@ impl Identity {
     /// Records many events, sorted as the index is, in one pass without a decision on each: which of them were recorded, when.
     /// `None`: nothing was, and each must go through [`Identity::record`].
     ///
-    /// All are searched for first, then inserted in a subtransaction. Far from the partition's bounds that is as safe as the other
-    /// order: whoever wrote to an older partition had its row standing while the clock was still there, and whoever writes to a
-    /// newer one will search here. A session that came in between with the same identity is met by the unique index, and the
-    /// subtransaction takes all back, for others as if it had never been.
+    /// The other partitions are searched first, then all are inserted in a subtransaction. Far from the partition's bounds that is as
+    /// safe as the other order: whoever wrote to an older partition had its row standing while the clock was still there, and
+    /// whoever writes to a newer one will search here. A retry within the partition is met by the unique index, and the
+    /// subtransaction takes all back, for others as if it had never been; then this partition is searched too.
     pub fn record_together(
         &mut self,
         events: &[&Numbered],
@@ -276,7 +276,6 @@ impl Identity {
             }
         }
         let keys = keys(events);
-        pass_over_recorded(self.own_leaf()?, events, &keys, &mut recorded, |_| true);
         let span = given_timestamps(events);
         for other in &mut self.others {
             let partition = other.partition;
@@ -289,25 +288,33 @@ impl Identity {
                 });
             }
         }
-        if recorded.iter().all(Option::is_none) {
+        let arbiter = arbiter(&self.table)?;
+        let insert = |recorded: &[Option<Micros>]| {
+            attempt(|| {
+                let rows = events
+                    .iter()
+                    .zip(&keys)
+                    .zip(recorded)
+                    .filter_map(|(((_, event), key), at)| at.map(|at| event.tuple(*key, at)));
+                // Opened anew, because what an insertion pins must be let go of in the subtransaction that pinned it.
+                let Some(mut table) = Table::open(current.oid, &COLUMNS)? else {
+                    return Ok(None);
+                };
+                let unique = table.insert_many(rows, Some(arbiter))?;
+                table.close();
+                Ok((unique && in_time(Micros::now())).then_some(()))
+            })
+        };
+        if !RETRIES.get() && insert(&recorded)?.is_some() {
             return Ok(Some(recorded));
         }
-        let arbiter = arbiter(&self.table)?;
-        let kept = attempt(|| {
-            let rows = events
-                .iter()
-                .zip(&keys)
-                .zip(&recorded)
-                .filter_map(|(((_, event), key), at)| at.map(|at| event.tuple(*key, at)));
-            // Opened anew, because what an insertion pins must be let go of in the subtransaction that pinned it.
-            let Some(mut table) = Table::open(current.oid, &COLUMNS)? else {
-                return Ok(None);
-            };
-            let unique = table.insert_many(rows, Some(arbiter))?;
-            table.close();
-            Ok((unique && in_time(Micros::now())).then_some(()))
-        })?;
-        Ok(kept.map(|()| recorded))
+        let before = count(&recorded);
+        pass_over_recorded(self.own_leaf()?, events, &keys, &mut recorded, |_| true);
+        RETRIES.set(count(&recorded) < before);
+        if count(&recorded) == 0 {
+            return Ok(Some(recorded));
+        }
+        Ok(insert(&recorded)?.map(|()| recorded))
     }
 
     pub fn close(self) {
@@ -319,6 +326,10 @@ impl Identity {
         }
         self.table.close();
     }
+}
+
+fn count(recorded: &[Option<Micros>]) -> usize {
+    recorded.iter().flatten().count()
 }
 
 fn keys(events: &[&Numbered]) -> Vec<Key> {

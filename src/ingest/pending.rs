@@ -220,5 +220,8 @@ impl Row<'_> {
 }
 
 pub fn jsonb(dimensions: &Dimensions) -> pg_sys::Datum {
+    if dimensions.is_empty() {
+        return jsonb::empty_object();
+    }
     jsonb::object(dimensions.iter().map(|(key, value)| (key.as_str(), value.as_str())))
 }

@@ -1,5 +1,6 @@
 //! `jsonb` read where it lies, as PostgreSQL stores it: no text, no parser, no depth to run out of.
 
+use std::cell::Cell;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
@@ -81,6 +82,22 @@ impl std::fmt::Display for Item<'_> {
             Item::Array(container) | Item::Object(container) => f.write_str(&container.to_text()),
         }
     }
+}
+
+/// The object without entries, made once.
+pub fn empty_object() -> pg_sys::Datum {
+    thread_local!(static EMPTY: Cell<Option<pg_sys::Datum>> = const { Cell::new(None) });
+    EMPTY.get().unwrap_or_else(|| {
+        // SAFETY: what is made in the top context lives as long as the process.
+        let empty = unsafe {
+            let context = pg_sys::MemoryContextSwitchTo(pg_sys::TopMemoryContext);
+            let empty = object(std::iter::empty());
+            pg_sys::MemoryContextSwitchTo(context);
+            empty
+        };
+        EMPTY.set(Some(empty));
+        empty
+    })
 }
 
 /// An object of texts, in the current memory context.

@@ -19,6 +19,9 @@ pub struct Table<const N: usize> {
     result: *mut pg_sys::ResultRelInfo,
     estate: *mut pg_sys::EState,
     slots: Vec<*mut pg_sys::TupleTableSlot>,
+    /// A copy of the row type for all slots but the first. The relation's own is counted, and a thousand counts slow down whatever
+    /// else a resource owner keeps; for one row the copy would cost more.
+    row_type: pg_sys::TupleDesc,
 }
 
 impl<const N: usize> Table<N> {
@@ -54,6 +57,7 @@ impl<const N: usize> Table<N> {
                 result,
                 estate,
                 slots: Vec::new(),
+                row_type: std::ptr::null_mut(),
             }))
         }
     }
@@ -138,10 +142,12 @@ impl<const N: usize> Table<N> {
         unsafe {
             let relation = self.relation;
             if nth == self.slots.len() {
-                self.slots.push(pg_sys::MakeSingleTupleTableSlot(
-                    (*relation).rd_att,
-                    &pg_sys::TTSOpsVirtual,
-                ));
+                if nth == 1 {
+                    self.row_type = pg_sys::CreateTupleDescCopyConstr((*relation).rd_att);
+                }
+                let row_type = if nth == 0 { (*relation).rd_att } else { self.row_type };
+                self.slots
+                    .push(pg_sys::MakeSingleTupleTableSlot(row_type, &pg_sys::TTSOpsVirtual));
             }
             let slot = self.slots[nth];
             pg_sys::ExecClearTuple(slot);
