@@ -126,7 +126,13 @@ unsafe fn plan(statement: &Statement) -> Result<pg_sys::SPIPlanPtr> {
     let mut types: Vec<pg_sys::Oid> = statement.types.iter().map(|oid| oid.value()).collect();
     // SAFETY: connected (see above); the kept plan outlives the connection.
     let plan = unsafe {
-        let plan = pg_sys::SPI_prepare(sql.as_ptr(), types.len() as i32, types.as_mut_ptr());
+        // The plans are index look-ups whatever the parameters: PostgreSQL would weigh it up anew, for an array each time.
+        let plan = pg_sys::SPI_prepare_cursor(
+            sql.as_ptr(),
+            types.len() as i32,
+            types.as_mut_ptr(),
+            pg_sys::CURSOR_OPT_GENERIC_PLAN as i32,
+        );
         if plan.is_null() {
             return Err(error(
                 PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,

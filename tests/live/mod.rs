@@ -2,6 +2,7 @@
 
 mod alerts;
 mod bad_input;
+mod batches;
 mod catalog;
 mod cluster;
 mod comments;
@@ -12,6 +13,7 @@ mod immutability;
 mod ingest;
 mod invoices;
 mod invoicing_concurrency;
+mod kept;
 mod price_amount;
 mod recording;
 mod refusal;
