@@ -47,8 +47,14 @@ extension_sql_file!(
     name = "usage_buckets",
     requires = ["usage_pending"]
 );
-extension_sql_file!("../sql/usage.sql", name = "usage", requires = ["usage_buckets"]);
-extension_sql_file!("../sql/alerts.sql", name = "alerts", requires = ["usage"]);
+extension_sql_file!(
+    "../sql/usage_states.sql",
+    name = "usage_states",
+    requires = ["usage_buckets"]
+);
+extension_sql_file!("../sql/usage.sql", name = "usage", requires = ["usage_states"]);
+extension_sql_file!("../sql/verify.sql", name = "verify", requires = ["usage"]);
+extension_sql_file!("../sql/alerts.sql", name = "alerts", requires = ["verify"]);
 extension_sql_file!("../sql/roll_up.sql", name = "roll_up", requires = ["alerts"]);
 extension_sql_file!(
     "../sql/subscriptions.sql",
