@@ -13,10 +13,11 @@ DECLARE
 BEGIN
     PERFORM billing.require_argument('event_name', verify.event_name),
             billing.require_argument('customer', verify.customer);
-    SELECT m.* INTO meter FROM billing.meters m WHERE m.event_name = verify.event_name;
+    SELECT m.* INTO meter FROM billing.meters m
+    WHERE verify.event_name IN (m.event_name, m.id) ORDER BY m.event_name = verify.event_name DESC LIMIT 1;
     IF NOT FOUND THEN
-        RAISE EXCEPTION 'no meter has event_name "%" (no_meter)', verify.event_name
-            USING ERRCODE = 'undefined_object', HINT = 'Pass the event_name of a row of billing.meters.';
+        RAISE EXCEPTION 'no meter has event_name or id "%" (no_meter)', verify.event_name
+            USING ERRCODE = 'undefined_object', HINT = 'Pass the event_name or id of a row of billing.meters.';
     END IF;
     PERFORM billing.see_partitions();
     RETURN QUERY
@@ -95,6 +96,7 @@ END $$;
 COMMENT ON FUNCTION billing.verify(text, text, timestamptz, timestamptz) IS
 'Recomputes from the events what buckets and pending rows say of the UTC days that [start_time, end_time) touches, and
 returns the hour and day buckets that differ, with both states; no row: all is exact. NULL times mean no bound.
+event_name: the meter''s, or its id.
 Buckets that a cancellation has marked for a rebuild are passed over. Days whose events billing.retention has dropped
 differ by that.
 Errors: 42704 no_meter; 22004 event_name or customer NULL.';
