@@ -16,6 +16,8 @@ Internal.';
 CREATE FUNCTION billing.roll_up() RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off SET work_mem = '64MB' AS $$
 DECLARE
+    read_at timestamptz;
+    row_count bigint;
     folded bigint;
     refolded bigint := 0;
     watched boolean;
@@ -35,6 +37,8 @@ BEGIN
     -- One roller at a time, from here to its commit: recomputed buckets and the values before and after are exact, and
     -- alert events commit in the order of their ids. Recording takes no such lock and never waits.
     PERFORM pg_advisory_xact_lock(hashtextextended('billing.roll_up', 0));
+    -- No later than the snapshot that the queue is read with.
+    read_at := CASE current_setting('transaction_isolation') WHEN 'read committed' THEN clock_timestamp() ELSE now() END;
     watched := EXISTS (SELECT FROM billing.alerts a WHERE a.status = 'active');
 
     -- One statement, one snapshot: a row is deleted if and only if it is folded. An event that is not visible yet has
@@ -42,8 +46,8 @@ BEGIN
     -- what DELETE ... RETURNING does; it is as exact, because nobody else deletes under the lock, and in an old
     -- snapshot a row that another fold took makes the DELETE fail.
     WITH hours AS MATERIALIZED (
-        SELECT p.customer, p.event_name, p.dimensions, p.hour AS start, sum(p.event_count) AS event_count,
-               sum(greatest(p.event_count, 0)) AS recorded,
+        SELECT p.customer, p.event_name, p.dimensions, p.hour AS start, count(*) AS row_count,
+               sum(p.event_count) AS event_count, sum(greatest(p.event_count, 0)) AS recorded,
                -- Unfiltered, sum() of numeric makes a state where it meets NULL: much of the memory of a group.
                sum(p.value_sum) FILTER (WHERE p.value_sum IS NOT NULL) AS value_sum,
                sum(p.value_time_sum) FILTER (WHERE p.value_time_sum IS NOT NULL) AS value_time_sum,
@@ -134,12 +138,12 @@ BEGIN
             SELECT FROM billing.alert_events e
             WHERE e.alert = t.id AND e.customer = t.customer AND e.period_start IS NOT DISTINCT FROM t.period_start)
     )
-    SELECT h.recorded, h.customers, h.event_names, h.dimensions, h.starts,
+    SELECT h.row_count, h.recorded, h.customers, h.event_names, h.dimensions, h.starts,
            t.alerts, t.customers, t.starts, t.ends, t.known, t.below
-    INTO folded, r_customers, r_event_names, r_dimensions, r_hours,
+    INTO row_count, folded, r_customers, r_event_names, r_dimensions, r_hours,
          t_alerts, t_customers, t_starts, t_ends, t_known, t_below
     FROM (
-        SELECT coalesce(sum(h.recorded), 0)::bigint AS recorded,
+        SELECT coalesce(sum(h.row_count), 0)::bigint AS row_count, coalesce(sum(h.recorded), 0)::bigint AS recorded,
                array_agg(h.customer) FILTER (WHERE h.rebuild) AS customers,
                array_agg(h.event_name) FILTER (WHERE h.rebuild) AS event_names,
                array_agg(h.dimensions) FILTER (WHERE h.rebuild) AS dimensions,
@@ -161,6 +165,7 @@ BEGIN
     IF t_alerts IS NOT NULL THEN
         PERFORM billing.evaluate_alerts(t_alerts, t_customers, t_starts, t_ends, t_known, t_below);
     END IF;
+    PERFORM billing.note_roll_up(read_at, row_count, folded + refolded);
     RETURN folded + refolded;
 END $$;
 COMMENT ON FUNCTION billing.roll_up() IS

@@ -87,4 +87,5 @@ extension_sql_file!("../sql/invoicing.sql", name = "invoicing", requires = ["pre
 extension_sql_file!("../sql/subscribing.sql", name = "subscribing", requires = ["invoicing"]);
 extension_sql_file!("../sql/settling.sql", name = "settling", requires = ["subscribing"]);
 extension_sql_file!("../sql/worker.sql", name = "worker", requires = ["settling"]);
-extension_sql_file!("../sql/grants.sql", name = "grants", requires = ["worker"], finalize);
+extension_sql_file!("../sql/status.sql", name = "status", requires = ["worker"]);
+extension_sql_file!("../sql/grants.sql", name = "grants", requires = ["status"], finalize);
