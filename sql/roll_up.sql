@@ -100,13 +100,16 @@ BEGIN
                         ::billing.usage_last_event)) AS l (event)),
             updated_at = excluded.updated_at
     ),
+    distinct_hours AS (
+        SELECT DISTINCT p.customer, p.event_name, p.hour, p.dimensions, unnest(p.distinct_values) AS value
+        FROM billing.usage_pending p
+        WHERE p.distinct_values IS NOT NULL AND (SELECT bool_or(h.has_distinct) FROM hours h)
+    ),
     fold_distinct AS (
         INSERT INTO billing.usage_distinct_values (customer, event_name, width, start, dimensions, value)
-        SELECT DISTINCT p.customer, p.event_name, w.width, date_trunc(w.width, p.hour, 'UTC'), p.dimensions, u.value
-        FROM billing.usage_pending p
-        CROSS JOIN unnest(p.distinct_values) AS u (value)
+        SELECT DISTINCT d.customer, d.event_name, w.width, date_trunc(w.width, d.hour, 'UTC'), d.dimensions, d.value
+        FROM distinct_hours d
         CROSS JOIN (VALUES ('hour'), ('day')) AS w (width)
-        WHERE p.distinct_values IS NOT NULL AND (SELECT bool_or(h.has_distinct) FROM hours h)
         ORDER BY 1, 2, 3, 4, 5, 6
         ON CONFLICT DO NOTHING
     ),
