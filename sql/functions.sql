@@ -45,11 +45,6 @@ CREATE FUNCTION billing.late_usage() RETURNS text
     AS 'MODULE_PATHNAME', 'late_usage_wrapper' LANGUAGE c STABLE PARALLEL SAFE;
 COMMENT ON FUNCTION billing.late_usage() IS 'The setting billing.late_usage: next_invoice or ignore.';
 
-CREATE FUNCTION billing.setting_text(name text) RETURNS text
-    LANGUAGE sql STABLE STRICT PARALLEL SAFE
-    RETURN CASE name WHEN 'late_usage' THEN billing.late_usage() END;
-COMMENT ON FUNCTION billing.setting_text(text) IS 'A setting that is a word, by its name without "billing."; NULL: no such setting.';
-
 CREATE FUNCTION billing.require_supported(subscription billing.subscription) RETURNS void
     AS 'MODULE_PATHNAME', 'require_supported_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION billing.require_supported(billing.subscription) IS

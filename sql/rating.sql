@@ -111,7 +111,7 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mod
 DECLARE
     pending boolean;
 BEGIN
-    IF billing.setting_text('late_usage') = 'ignore' THEN
+    IF billing.late_usage() = 'ignore' THEN
         RETURN;
     END IF;
     -- What is not folded yet is in no bucket's state, so it makes every period of the item suspect.

@@ -48,8 +48,14 @@ extension_sql_file!(
     name = "usage_buckets",
     requires = ["usage_pending"]
 );
-extension_sql_file!("../sql/usage.sql", name = "usage", requires = ["usage_buckets"]);
-extension_sql_file!("../sql/alerts.sql", name = "alerts", requires = ["usage"]);
+extension_sql_file!(
+    "../sql/usage_states.sql",
+    name = "usage_states",
+    requires = ["usage_buckets"]
+);
+extension_sql_file!("../sql/usage.sql", name = "usage", requires = ["usage_states"]);
+extension_sql_file!("../sql/verify.sql", name = "verify", requires = ["usage"]);
+extension_sql_file!("../sql/alerts.sql", name = "alerts", requires = ["verify"]);
 extension_sql_file!("../sql/roll_up.sql", name = "roll_up", requires = ["alerts"]);
 extension_sql_file!(
     "../sql/subscriptions.sql",
@@ -82,4 +88,5 @@ extension_sql_file!("../sql/invoicing.sql", name = "invoicing", requires = ["pre
 extension_sql_file!("../sql/subscribing.sql", name = "subscribing", requires = ["invoicing"]);
 extension_sql_file!("../sql/settling.sql", name = "settling", requires = ["subscribing"]);
 extension_sql_file!("../sql/worker.sql", name = "worker", requires = ["settling"]);
-extension_sql_file!("../sql/grants.sql", name = "grants", requires = ["worker"], finalize);
+extension_sql_file!("../sql/status.sql", name = "status", requires = ["worker"]);
+extension_sql_file!("../sql/grants.sql", name = "grants", requires = ["status"], finalize);

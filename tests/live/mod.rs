@@ -20,6 +20,7 @@ mod refusal;
 mod roles;
 mod roll_up;
 mod standby;
+mod status;
 mod stopped;
 mod types;
 mod update;

@@ -66,6 +66,16 @@ fn a_standby_answers_as_its_primary_does() {
             i64::from(round < 3)
         );
         standby.catch_up_with(&primary).unwrap();
+        for status in [
+            "SELECT concat_ws(' ', pending_rows, pending_events, last_roll_up, last_roll_up_events, worker_alive)
+             FROM billing.ingestion_status WHERE $1::timestamptz IS NOT NULL",
+            "SELECT concat_ws(' ', name, state, event_count_exact, total_bytes > 0) FROM billing.partition_status
+             WHERE $1::timestamptz IS NOT NULL",
+        ] {
+            let here = answers(&mut reader, status, Utc::now());
+            assert!(!here.is_empty());
+            assert_eq!(here, answers(&mut writer, status, Utc::now()), "round {round}");
+        }
         // Of one moment: windows and previews end with it.
         let at: DateTime<Utc> = writer.query_one("SELECT now()", &[]).unwrap().get(0);
         let summaries = answers(&mut writer, USAGE, at);

@@ -548,3 +548,48 @@ fn verify_refuses_what_it_does_not_know() {
         assert_refused(&mut client, call, &[&event_name, &customer], &code, &[name]);
     }
 }
+
+#[test]
+fn verify_says_where_buckets_differ() {
+    let (_database, mut client) = ready();
+    client
+        .batch_execute(
+            "SELECT billing.record_meter_event('sum', 'acme', 5, 'a', '2026-03-02 10:20Z');
+             SELECT billing.record_meter_event('sum', 'acme', 2, 'b', '2026-03-02 12:00Z');
+             SELECT billing.record_meter_event('sum', 'acme', 7, 'c', '2026-03-03 11:00Z');
+             SELECT billing.roll_up()",
+        )
+        .unwrap();
+    assert_eq!(differences(&mut client, "sum"), [] as [&str; 0]);
+    // Wrong, missing, and of nothing.
+    client
+        .batch_execute(
+            "SET timezone = 'UTC';
+             UPDATE billing.usage_buckets SET value_sum = 6 WHERE width = 'hour' AND start = '2026-03-02 10:00Z';
+             DELETE FROM billing.usage_buckets WHERE width = 'day' AND start = '2026-03-03 00:00Z';
+             INSERT INTO billing.usage_buckets (customer, event_name, width, start, event_count, value_sum)
+             VALUES ('acme', 'sum', 'hour', '2026-03-03 15:00Z', 1, 1)",
+        )
+        .unwrap();
+    let sql = "SELECT concat_ws(' ', v.width, v.start, v.expected -> 'event_count', v.expected -> 'value_sum', '|',
+                                v.actual -> 'event_count', v.actual -> 'value_sum')
+               FROM billing.meters m, billing.verify(m.id, 'acme', $1::timestamptz, '2026-03-03 00:00:01Z') v
+               WHERE m.event_name = 'sum'";
+    let found = |client: &mut Client, since: Option<DateTime<Utc>>| -> Vec<String> {
+        client
+            .query(sql, &[&since])
+            .unwrap()
+            .iter()
+            .map(|row| row.get(0))
+            .collect()
+    };
+    let all = [
+        "hour 2026-03-02 10:00:00+00 1 5 | 1 6",
+        "day 2026-03-03 00:00:00+00 1 7 |",
+        "hour 2026-03-03 15:00:00+00 | 1 1",
+    ];
+    assert_eq!(found(&mut client, None), all);
+    // The range is of whole days.
+    let later = "2026-03-03T00:00:00Z".parse().unwrap();
+    assert_eq!(found(&mut client, Some(later)), all[1..]);
+}

@@ -61,6 +61,12 @@ fn starts_on_demand_after_create_extension() {
             "SELECT count(*) FROM billing.worker_jobs WHERE last_run IS NOT NULL AND NOT failing",
         ) == 2
     });
+    await_that("operators see it", || {
+        number(
+            &mut client,
+            "SELECT count(*) FROM billing.ingestion_status WHERE worker_alive AND last_roll_up_events = 1 AND NOT failing",
+        ) == 1
+    });
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What each role gets done, and where it is stopped.
 
-use super::matrix::{ONLY_READ, WRITTEN_BY_ADMIN};
+use super::matrix::{ONLY_READ, VIEWS, WRITTEN_BY_ADMIN};
 use super::{CATALOG, database, denied, login, strings};
 use crate::refusal::Refusal;
 
@@ -119,6 +119,9 @@ fn a_reader_reads_everything_and_writes_nothing() {
         ),
         ["5"]
     );
+    for view in VIEWS {
+        client.batch_execute(&format!("SELECT * FROM billing.{view}")).unwrap();
+    }
     for table in WRITTEN_BY_ADMIN.iter().chain(ONLY_READ) {
         client.batch_execute(&format!("SELECT * FROM billing.{table}")).unwrap();
         denied(
