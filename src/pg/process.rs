@@ -55,6 +55,9 @@ pub fn report_running(job: &str) {
 
 pub fn report_idle() {
     report(pg_sys::BackendState::STATE_IDLE, "");
+    // A client's backend does it between commands; without it autovacuum never hears what the worker wrote.
+    // SAFETY: outside any transaction, as the call demands.
+    unsafe { pg_sys::pgstat_report_stat(false) };
 }
 
 /// What pg_stat_activity shows of the worker.

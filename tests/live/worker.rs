@@ -257,3 +257,16 @@ fn keeps_out_of_templates() {
     assert!(record(&mut client, "a").unwrap());
     await_rolled_up(&mut client);
 }
+
+/// Autovacuum goes by what processes report; a worker that is silent would leave the queue to swell.
+#[test]
+fn what_the_worker_writes_is_reported() {
+    let database = database();
+    let mut client = database.connect().unwrap();
+    record(&mut client, "a").unwrap();
+    await_rolled_up(&mut client);
+    await_that("autovacuum can know of the folded row", || {
+        let sql = "SELECT coalesce(pg_stat_get_tuples_deleted('billing.usage_pending'::regclass), 0)";
+        number(&mut client, sql) > 0
+    });
+}
