@@ -194,11 +194,13 @@ impl Report {
     /// Keeps a full run with the project, and anything less in the target folder.
     pub fn write(&mut self, plan: &Plan) -> Result<PathBuf> {
         self.seconds = self.started.elapsed().as_secs_f64();
-        let file = if plan.is_full() && self.failures.is_empty() {
-            place::project().join("benches/results/full.json")
+        let folder = if plan.is_full() && self.failures.is_empty() {
+            place::project().join("benches/results")
         } else {
-            place::target().join("bench.json")
+            place::target().join("benches")
         };
+        fs::create_dir_all(&folder).context(|| format!("cannot make {}", folder.display()))?;
+        let file = folder.join(if plan.is_full() { "full.json" } else { "partial.json" });
         let json = serde_json::to_string_pretty(self).context(|| "the results make no JSON".to_owned())?;
         let markdown = file.with_extension("md");
         fs::write(&file, json + "\n").context(|| format!("cannot write {}", file.display()))?;
