@@ -16,7 +16,7 @@ mod table;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use harness::{PgInstall, Result, progress, toolchain};
+use harness::{Error, PgInstall, Result, progress, toolchain};
 
 use plan::Plan;
 use report::Report;
@@ -40,14 +40,19 @@ fn run() -> Result<()> {
         let server = Server::start(&install)?;
         report.begin(install.version()?);
         for (name, measure) in rows::ALL {
-            if plan.wants(name) {
-                measure(&server, &plan, &mut report)?;
+            if plan.wants(name)
+                && let Err(error) = measure(&server, &plan, &mut report)
+            {
+                report.fail(name, &error);
             }
         }
     }
     let file = report.write(&plan)?;
     println!("\n{} after {}", file.display(), progress::seconds(started.elapsed()));
-    Ok(())
+    match report.failures.len() {
+        0 => Ok(()),
+        failed => Err(Error::new(format!("{failed} rows failed"))),
+    }
 }
 
 /// The servers to measure on, oldest first, with the extension built into them.
@@ -68,7 +73,7 @@ fn installs(plan: &Plan) -> Result<Vec<PgInstall>> {
     };
     installs.retain(|install| plan.measures_on(install.major));
     if installs.is_empty() {
-        return Err(harness::Error::new("there is no such PostgreSQL to measure on"));
+        return Err(Error::new("there is no such PostgreSQL to measure on"));
     }
     Ok(installs)
 }

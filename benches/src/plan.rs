@@ -10,7 +10,10 @@ use crate::rows;
 const USAGE: &str = "cargo bench-all [--quick] [--only ROW]... [--pg MAJOR] [--installed]
 
   --quick       short slices and small tables, for development: noisy, and kept apart from the committed results
-  --only ROW    only this part of the table";
+  --only ROW    only this part of the table
+  --pg MAJOR    only this PostgreSQL
+  --installed   what was built last, without building
+Whatever is not a full run is written to the target folder.";
 
 #[derive(Debug)]
 pub struct Plan {
@@ -60,9 +63,9 @@ impl Plan {
         self.pg.is_none_or(|pg| pg == major)
     }
 
-    /// Only such a run replaces the committed results.
+    /// Only such a run replaces the committed results; what is installed may have been built from other code.
     pub fn is_full(&self) -> bool {
-        !self.quick && self.pg.is_none() && self.only.is_empty()
+        !self.quick && !self.installed && self.pg.is_none() && self.only.is_empty()
     }
 
     /// Turns that count; one more comes before them, to warm up.

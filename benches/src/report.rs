@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use chrono::Utc;
-use harness::{Context, Result, place};
+use harness::{Context, Error, Result, place};
 use serde::Serialize;
 
 use crate::machine::{self, Machine};
@@ -23,6 +23,8 @@ pub struct Report {
     /// of the whole run
     pub seconds: f64,
     pub servers: Vec<OnServer>,
+    /// rows that came to no end, such as for a count that was not what was acknowledged
+    pub failures: Vec<String>,
     #[serde(skip)]
     started: Instant,
 }
@@ -131,6 +133,7 @@ impl Report {
             rounds: plan.rounds(),
             seconds: 0.0,
             servers: Vec::new(),
+            failures: Vec::new(),
             started: Instant::now(),
         })
     }
@@ -180,14 +183,24 @@ impl Report {
         }
     }
 
+    /// One row's failure does not cost the run.
+    pub fn fail(&mut self, row: &str, error: &Error) {
+        let server = self.servers.last().map_or("", |server| &server.postgresql);
+        let failure = format!("{row} on PostgreSQL {server}: {error}");
+        eprintln!("\nerror: {failure}");
+        self.failures.push(failure);
+    }
+
     /// Keeps a full run with the project, and anything less in the target folder.
     pub fn write(&mut self, plan: &Plan) -> Result<PathBuf> {
         self.seconds = self.started.elapsed().as_secs_f64();
-        let file = if plan.is_full() {
-            place::project().join("benches/results/full.json")
+        let folder = if plan.is_full() && self.failures.is_empty() {
+            place::project().join("benches/results")
         } else {
-            place::target().join("bench.json")
+            place::target().join("benches")
         };
+        fs::create_dir_all(&folder).context(|| format!("cannot make {}", folder.display()))?;
+        let file = folder.join(if plan.is_full() { "full.json" } else { "partial.json" });
         let json = serde_json::to_string_pretty(self).context(|| "the results make no JSON".to_owned())?;
         let markdown = file.with_extension("md");
         fs::write(&file, json + "\n").context(|| format!("cannot write {}", file.display()))?;

@@ -45,6 +45,7 @@ pub fn measure(server: &Server, plan: &Plan, report: &mut Report) -> Result<()> 
         let mut client = server.client(database)?;
         settle(&mut client)?;
         make_backlog(&mut client, backlog, 1)?;
+        History::warm(&mut client)?;
     }
     for work in [
         Work::Single,

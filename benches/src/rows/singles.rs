@@ -145,6 +145,10 @@ impl Line {
             }
             Tables::ByHand => number(&mut client, "SELECT sum(event_count)::bigint FROM plain.usage_hours")?,
         };
+        let rolled_up = "SELECT count(last_change) FROM billing.worker_jobs WHERE job = 'roll_up'";
+        if self.name == WORKER && number(&mut client, rolled_up)? == 0 {
+            return Err(Error::new("the worker has not rolled anything up"));
+        }
         let acknowledged = self.acknowledged.get();
         if (events, counted) == (acknowledged, acknowledged) {
             return Ok(());
