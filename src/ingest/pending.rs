@@ -44,9 +44,14 @@ const COLUMNS: [&CStr; 15] = [
 #[derive(Default)]
 pub struct Pending<'a> {
     rows: Vec<Row<'a>>,
-    /// The rows of the latest customer and meter: events come sorted by them.
+    /// Where the rows of the latest customer and meter begin: events come sorted by them.
+    run: usize,
+    /// The same rows by hour and dimensions, once there are more than a few.
     of_run: HashMap<(Micros, Dimensions), usize>,
 }
+
+/// Up to this many rows are sooner looked through than hashed.
+const FEW: usize = 4;
 
 struct Row<'a> {
     customer: TextRef<'a>,
@@ -153,25 +158,46 @@ impl<'a> Pending<'a> {
             row.customer.text == event.customer.text && row.meter.event_name == event.meter.event_name
         });
         if !goes_on {
+            self.run = self.rows.len();
             self.of_run.clear();
         }
         let split = |key: &String| event.dimensions.get_key_value(key).map(|(k, v)| (k.clone(), v.clone()));
         let hour = event.timestamp.hour();
         let dimensions: Dimensions = event.meter.dimension_keys.iter().filter_map(split).collect();
-        let at = match self.of_run.entry((hour, dimensions)) {
-            Entry::Occupied(known) => *known.get(),
-            Entry::Vacant(new) => {
-                let at = self.rows.len();
-                self.rows.push(Row {
-                    customer: event.customer,
-                    meter: Rc::clone(&event.meter),
-                    hour,
-                    dimensions: new.key().1.clone(),
-                    usage: Usage::default(),
-                });
-                *new.insert(at)
+        let run = &self.rows[self.run..];
+        let known = match run.len() {
+            ..=FEW => run
+                .iter()
+                .position(|row| row.hour == hour && row.dimensions == dimensions)
+                .map(|at| self.run + at),
+            _ => {
+                if self.of_run.is_empty() {
+                    let key = |row: &Row| (row.hour, row.dimensions.clone());
+                    self.of_run = run
+                        .iter()
+                        .enumerate()
+                        .map(|(at, row)| (key(row), self.run + at))
+                        .collect();
+                }
+                match self.of_run.entry((hour, dimensions.clone())) {
+                    Entry::Occupied(known) => Some(*known.get()),
+                    Entry::Vacant(new) => {
+                        new.insert(self.rows.len());
+                        None
+                    }
+                }
             }
         };
+        let at = known.unwrap_or_else(|| {
+            self.rows.push(Row {
+                customer: event.customer,
+                meter: Rc::clone(&event.meter),
+                hour,
+                dimensions,
+                usage: Usage::default(),
+            });
+            self.rows.len() - 1
+        });
         &mut self.rows[at].usage
     }
 

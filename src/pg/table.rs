@@ -1,5 +1,6 @@
 //! Direct insertion into one of the extension's own tables: what the executor does, without a statement around it.
 
+use std::cell::Cell;
 use std::ffi::CStr;
 
 use pgrx::PgRelation;
@@ -32,8 +33,8 @@ impl<const N: usize> Table<N> {
             pg_sys::PreventCommandIfReadOnly(c"record_meter_event()".as_ptr());
             pg_sys::PreventCommandIfParallelMode(c"record_meter_event()".as_ptr());
         }
-        // SAFETY: closed in `close`; on ERROR the transaction's resource owner closes it. Executor state lives in the current
-        // memory context and is freed in `close`.
+        // SAFETY: closed in `close`; on ERROR the transaction's resource owner closes it. What else is made lives in the
+        // current memory context or is freed in `close`.
         unsafe {
             let relation = pg_sys::try_table_open(oid, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE);
             if relation.is_null() {
@@ -50,12 +51,14 @@ impl<const N: usize> Table<N> {
             (*result).type_ = pg_sys::NodeTag::T_ResultRelInfo;
             pg_sys::InitResultRelInfo(result, relation, 0, std::ptr::null_mut(), 0);
             pg_sys::ExecOpenIndices(result, false);
-            let estate = pg_sys::CreateExecutorState();
             Ok(Some(Table {
                 relation,
                 positions,
                 result,
-                estate,
+                estate: match leaves_expressions(relation, result) {
+                    true => pg_sys::CreateExecutorState(),
+                    false => kept_executor_state(),
+                },
                 slots: Vec::new(),
                 row_type: std::ptr::null_mut(),
             }))
@@ -234,11 +237,45 @@ impl<const N: usize> Table<N> {
             for slot in self.slots {
                 pg_sys::ExecDropSingleTupleTableSlot(slot);
             }
-            pg_sys::FreeExecutorState(self.estate);
+            if self.estate != kept_executor_state() {
+                pg_sys::FreeExecutorState(self.estate);
+            }
             pg_sys::table_close(self.relation, pg_sys::NoLock as pg_sys::LOCKMODE);
             pg_sys::CommandCounterIncrement();
         }
     }
+}
+
+/// Whether inserting prepares expressions in the executor state: then it must not be the one that is kept.
+///
+/// # Safety
+/// The relation must be open, and its indexes in `result`.
+unsafe fn leaves_expressions(relation: pg_sys::Relation, result: *mut pg_sys::ResultRelInfo) -> bool {
+    // SAFETY: by the caller.
+    unsafe {
+        let constraints = (*(*relation).rd_att).constr;
+        let checks = !constraints.is_null() && (*constraints).num_check > 0;
+        checks
+            || (0..(*result).ri_NumIndices as usize).any(|i| {
+                let index = *(*result).ri_IndexRelationInfo.add(i);
+                !(*index).ii_Expressions.is_null() || !(*index).ii_Predicate.is_null()
+            })
+    }
+}
+
+/// The executor state of tables without expressions, made once per process: making it would be a fiftieth of a single event. It
+/// keeps nothing from row to row.
+fn kept_executor_state() -> *mut pg_sys::EState {
+    thread_local!(static STATE: Cell<*mut pg_sys::EState> = const { Cell::new(std::ptr::null_mut()) });
+    if STATE.get().is_null() {
+        // SAFETY: what is made in the top context lives as long as the process.
+        unsafe {
+            let context = pg_sys::MemoryContextSwitchTo(pg_sys::TopMemoryContext);
+            STATE.set(pg_sys::CreateExecutorState());
+            pg_sys::MemoryContextSwitchTo(context);
+        }
+    }
+    STATE.get()
 }
 
 /// # Safety
