@@ -7,6 +7,7 @@ mod account;
 mod client;
 mod cluster;
 mod database;
+mod dice;
 mod error;
 mod guard;
 mod install;
@@ -17,6 +18,7 @@ pub mod toolchain;
 
 pub use cluster::{Cluster, Stop};
 pub use database::{Database, cluster_under_test, install_under_test, shared_cluster};
+pub use dice::Dice;
 pub use error::{Context, Error, Result};
 pub use install::PgInstall;
 pub use options::Options;
