@@ -9,6 +9,8 @@ mod cluster;
 mod database;
 mod dice;
 mod error;
+#[path = "../exactness/mod.rs"]
+pub mod exactness;
 mod guard;
 mod install;
 mod options;
