@@ -302,7 +302,7 @@ impl Cluster {
             .and_then(|()| child.wait())
             .context(|| "cannot kill the server".to_owned())?;
         let deadline = Instant::now() + PATIENCE;
-        while self.has_processes() {
+        while !self.processes().is_empty() {
             if Instant::now() > deadline {
                 return Err(Error::new("backends outlive their killed postmaster"));
             }
@@ -311,31 +311,42 @@ impl Cluster {
         Ok(())
     }
 
-    /// kill -9 of one backend, on which the postmaster ends all others and recovers; returns when it takes connections.
+    /// kill -9 of one backend, on which the postmaster ends all others and recovers; returns when they have ended and it takes
+    /// connections again.
     pub fn crash(&self, backend: i32) -> Result<()> {
-        send(backend.unsigned_abs(), Signal::KILL)?;
         let mut server = self.server();
         let child = server.as_mut().ok_or_else(|| Error::new("no server runs"))?;
-        while Path::new(&format!("/proc/{backend}")).exists() {
+        let postmaster = child.id();
+        let doomed = self.processes();
+        send(backend.unsigned_abs(), Signal::KILL)?;
+        // Until the postmaster has noticed, it goes on taking connections, only to end them.
+        let deadline = Instant::now() + PATIENCE;
+        let lives = |pid: &u32| *pid != postmaster && doomed.contains(pid);
+        while self.processes().iter().any(lives) {
+            if Instant::now() > deadline {
+                return Err(Error::new("backends outlive a crash"));
+            }
             std::thread::sleep(GLANCE);
         }
         self.await_connections(child)
     }
 
     /// Every process of a server works in its data directory.
-    fn has_processes(&self) -> bool {
+    fn processes(&self) -> Vec<u32> {
         let data = self.data();
         let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
         processes
-            .into_iter()
-            .any(|process| fs::read_link(process.path().join("cwd")).is_ok_and(|cwd| cwd == data))
+            .filter(|process| fs::read_link(process.path().join("cwd")).is_ok_and(|cwd| cwd == data))
+            .filter_map(|process| process.file_name().to_str()?.parse().ok())
+            .collect()
     }
 
-    /// Waits until this standby has replayed all that `primary` has written by now.
+    /// Waits until this standby has replayed all that `primary` has committed by now.
     pub fn catch_up_with(&self, primary: &Cluster) -> Result<()> {
+        // What is written and not flushed may stay with the primary for seconds, until somebody commits.
         let written: String = primary
             .connect("postgres")?
-            .query_one("SELECT pg_current_wal_insert_lsn()::text", &[])?
+            .query_one("SELECT pg_current_wal_flush_lsn()::text", &[])?
             .get(0);
         let mut standby = self.connect("postgres")?;
         let replayed = "SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn";

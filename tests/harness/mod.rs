@@ -7,7 +7,10 @@ mod account;
 mod client;
 mod cluster;
 mod database;
+mod dice;
 mod error;
+#[path = "../exactness/mod.rs"]
+pub mod exactness;
 mod guard;
 mod install;
 mod options;
@@ -17,6 +20,7 @@ pub mod toolchain;
 
 pub use cluster::{Cluster, Stop};
 pub use database::{Database, cluster_under_test, install_under_test, shared_cluster};
+pub use dice::Dice;
 pub use error::{Context, Error, Result};
 pub use install::PgInstall;
 pub use options::Options;

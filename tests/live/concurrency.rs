@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
-use harness::{Cluster, Database, Options, cluster_under_test};
+use harness::{Cluster, Database, Dice, Options, cluster_under_test};
 use postgres::Client;
 use postgres::error::SqlState;
 
@@ -15,20 +15,7 @@ const SESSIONS: u64 = 8;
 const RUN: Duration = Duration::from_millis(12_500);
 /// A new identifier this often; the latest `POOL` are sent again and again, so each for two seconds.
 const FRESH: Duration = Duration::from_millis(10);
-const POOL: u64 = 200;
-
-/// Repeatable, so that a failure can be run again.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % n
-    }
-}
+const POOL: usize = 200;
 
 /// What the server acknowledged to one session.
 #[derive(Default)]
@@ -51,7 +38,7 @@ struct Session {
 
 impl Session {
     fn identifier(&mut self) -> String {
-        let newest = self.started.elapsed().as_millis() as u64 / FRESH.as_millis() as u64;
+        let newest = (self.started.elapsed().as_millis() / FRESH.as_millis()) as usize;
         format!("k{}", newest.saturating_sub(self.dice.below(POOL)))
     }
 
@@ -155,7 +142,7 @@ fn hammer(database: &Database, mix: Mix) -> Vec<Log> {
                     let started = Instant::now();
                     let mut session = Session {
                         client,
-                        dice: Dice(seed),
+                        dice: Dice::new(seed),
                         log: Log::default(),
                         started,
                     };

@@ -4,29 +4,12 @@
 use std::sync::{Barrier, OnceLock};
 use std::time::{Duration, Instant};
 
-use harness::{Cluster, Database, Options, cluster_under_test};
+use harness::{Cluster, Database, Dice, Options, cluster_under_test};
 use postgres::Client;
 use postgres::error::SqlState;
 
 use crate::invoices::{assert_books_balance, shop};
 use crate::recording::{assert_same, await_blocked, backend, number, text};
-
-/// Repeatable, so that a failure can be run again.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % n
-    }
-
-    fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-}
 
 /// Without workers: nothing but these tests' sessions folds usage.
 fn quiet_cluster() -> &'static Cluster {
@@ -44,7 +27,7 @@ fn connect(database: &Database) -> Client {
 
 /// A market of customers with one to three subscriptions each of every kind, and two months of usage from 1 January 2024. The same seed
 /// gives the same market.
-fn market<'c>(cluster: &'c Cluster, seed: u64, subscriptions: u64) -> Database<'c> {
+fn market<'c>(cluster: &'c Cluster, seed: u64, subscriptions: usize) -> Database<'c> {
     let database = Database::with_extension(cluster).unwrap();
     let mut client = connect(&database);
     let mut sql = String::new();
@@ -82,7 +65,7 @@ fn market<'c>(cluster: &'c Cluster, seed: u64, subscriptions: u64) -> Database<'
     sql += &format!("SELECT billing.create_customer('c' || n) FROM generate_series(1, {customers}) n;");
     client.batch_execute(&sql).unwrap();
 
-    let mut dice = Dice(seed);
+    let mut dice = Dice::new(seed);
     for n in 1..=subscriptions {
         create(&mut client, &mut dice, n, customers);
     }
@@ -99,8 +82,8 @@ fn market<'c>(cluster: &'c Cluster, seed: u64, subscriptions: u64) -> Database<'
     database
 }
 
-fn create(client: &mut Client, dice: &mut Dice, n: u64, customers: u64) {
-    let interval = ["month", "month", "week", "day"][dice.below(4) as usize];
+fn create(client: &mut Client, dice: &mut Dice, n: usize, customers: usize) {
+    let interval = ["month", "month", "week", "day"][dice.below(4)];
     let quantity = 1 + dice.below(9);
     let mut items = Vec::new();
     let licensed = !dice.one_in(4);
@@ -215,7 +198,7 @@ fn assert_usage_billed_exactly(client: &mut Client, before: &str) {
 
 #[test]
 fn a_late_run_equals_runs_on_time() {
-    for seed in [1, 20_240_229] {
+    for seed in [2, 20_240_229] {
         let late = market(quiet_cluster(), seed, 40);
         let mut late = connect(&late);
         let made = generate(&mut late, "2024-03-01 12:00");
@@ -244,8 +227,8 @@ fn a_late_run_equals_runs_on_time() {
         let steps = market(quiet_cluster(), seed, 40);
         let mut steps = connect(&steps);
         steps.batch_execute("SET timezone = 'America/New_York'").unwrap();
-        let mut dice = Dice(seed);
-        let mut minutes: Vec<u64> = (0..12).map(|_| dice.below(60 * 1440)).collect();
+        let mut dice = Dice::new(seed);
+        let mut minutes: Vec<usize> = (0..12).map(|_| dice.below(60 * 1440)).collect();
         minutes.sort_unstable();
         let mut made_in_steps = 0;
         for minute in minutes {
@@ -287,7 +270,7 @@ fn generate_with_retries(client: &mut Client, isolation: &str, as_of: &str) -> i
 
 #[test]
 fn sessions_at_once_equal_one() {
-    const SUBSCRIPTIONS: u64 = 60;
+    const SUBSCRIPTIONS: usize = 60;
     let alone = market(quiet_cluster(), 7, SUBSCRIPTIONS);
     let mut alone = connect(&alone);
     let made = generate(&mut alone, "2024-03-01 12:00");
@@ -415,7 +398,7 @@ fn a_storm_of_sessions_leaves_the_books_right() {
     let database = market(quiet_cluster(), 11, 30);
     let started = Instant::now();
     let storm = |client: &mut Client, seed: u64, act: &dyn Fn(&mut Dice) -> String| {
-        let mut dice = Dice(seed);
+        let mut dice = Dice::new(seed);
         let mut done = 0;
         while started.elapsed() < RUN {
             let sql = act(&mut dice);
@@ -453,7 +436,7 @@ fn a_storm_of_sessions_leaves_the_books_right() {
                 dice.below(5_184_000),
                 dice.below(400),
             );
-            let meter = ["sum", "max"][dice.below(2) as usize];
+            let meter = ["sum", "max"][dice.below(2)];
             if dice.one_in(4) {
                 format!("SELECT billing.cancel_meter_event('{meter}', 'c{customer}', '{identifier}')")
             } else {
@@ -483,7 +466,7 @@ fn a_storm_of_sessions_leaves_the_books_right() {
                 ("mark_invoice_paid", "open"),
                 ("mark_invoice_uncollectible", "open"),
                 ("mark_invoice_paid", "uncollectible"),
-            ][dice.below(6) as usize];
+            ][dice.below(6)];
             let invoice = any_invoice(dice, status);
             format!("SELECT billing.{function}(i, '2024-04-01') FROM (SELECT {invoice}) x (i) WHERE i IS NOT NULL")
         }),

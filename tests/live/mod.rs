@@ -8,6 +8,7 @@ mod cluster;
 mod comments;
 mod concurrency;
 mod durability;
+mod exactness;
 mod identity;
 mod immutability;
 mod ingest;

@@ -4,15 +4,13 @@ use std::fmt::Debug;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+pub use harness::exactness::FORMULAS;
 use harness::{Cluster, Database, Options, cluster_under_test};
 use postgres::error::{DbError, SqlState};
 use postgres::types::ToSql;
 use postgres::{Client, Row};
 
-/// Meters `sum`, `count`, `last`, `max`, `min`, `unique_count` and `weighted_sum`, each of the aggregation of its name.
-pub const FORMULAS: [&str; 7] = ["sum", "count", "last", "max", "min", "unique_count", "weighted_sum"];
-
-/// The customer `acme` and a meter for each aggregation.
+/// The customer `acme` and a meter for each aggregation, of its name: `sum`, `count`, `last`, `max`, `min`, `unique_count`, `weighted_sum`.
 pub fn catalog(client: &mut Client) {
     client.execute("SELECT billing.create_customer('acme')", &[]).unwrap();
     for formula in FORMULAS {

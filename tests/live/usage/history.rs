@@ -5,42 +5,16 @@ use std::collections::{BTreeMap, HashSet};
 use bigdecimal::BigDecimal;
 use chrono::TimeZone;
 use chrono_tz::Tz;
-use harness::Database;
+use harness::exactness::definition;
+pub use harness::exactness::{METERS, formula, name};
+use harness::{Database, Dice};
 use postgres::Client;
 use serde_json::{Value, json};
 
 use super::oracle::{self, DAY, Event, HOUR, Micros, SECOND};
-use crate::recording::{FORMULAS, counts, meter};
+use crate::recording::counts;
 
 pub const CUSTOMERS: [&str; 2] = ["acme", "zeta"];
-
-/// Repeatable, so that a failure can be run again.
-pub struct Dice(pub u64);
-
-impl Dice {
-    pub fn below(&mut self, n: usize) -> usize {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % n
-    }
-
-    pub fn one_in(&mut self, n: usize) -> bool {
-        self.below(n) == 0
-    }
-
-    pub fn of<'a, T>(&mut self, all: &'a [T]) -> &'a T {
-        &all[self.below(all.len())]
-    }
-
-    pub fn between(&mut self, least: Micros, beyond: Micros) -> Micros {
-        let span = (beyond - least) as u64;
-        let high = self.below(1 << 30) as u64;
-        let low = self.below(1 << 30) as u64;
-        least + ((high << 30 | low) % span) as Micros
-    }
-}
 
 /// Days around which events and queries gather: clocks change there, by day, at midnight, or never by whole hours.
 pub const SCENES: [(Tz, i32, u32, u32); 8] = [
@@ -86,35 +60,13 @@ pub struct History {
     roller: Option<usize>,
 }
 
-/// Meters 0 to 6 without dimensions, 7 to 13 with two.
-pub const METERS: usize = 14;
-
-pub fn formula(meter: usize) -> &'static str {
-    FORMULAS[meter % 7]
-}
-
-pub fn declared(meter: usize) -> &'static [&'static str] {
-    if meter < 7 { &[] } else { &["region", "tier"] }
-}
-
-pub fn name(meter: usize) -> String {
-    format!("{}_{}", formula(meter), declared(meter).len())
-}
-
 impl History {
     pub fn begin(database: &Database, seed: u64) -> History {
         let mut client = database.connect().unwrap();
         client.execute("SELECT billing.create_customer('zeta')", &[]).unwrap();
         for number in 0..METERS {
-            let keys = match declared(number) {
-                [] => String::new(),
-                keys => format!(r#", "dimension_payload_keys": {}"#, json!(keys)),
-            };
-            let counted = match formula(number) {
-                "unique_count" => r#", "value_settings": {"event_payload_key": "seat"}"#,
-                _ => "",
-            };
-            meter(&mut client, &name(number), formula(number), &format!("{keys}{counted}"));
+            let create = "SELECT billing.create_meter($1::text::billing.meter)";
+            client.execute(create, &[&definition(number)]).unwrap();
         }
         // Made beforehand: a session whose open transaction made one would hold up the other, and this thread with it.
         client
@@ -134,7 +86,7 @@ impl History {
                 levels: Vec::new(),
             }
         });
-        let mut dice = Dice(seed);
+        let mut dice = Dice::new(seed);
         History {
             scenes: [(); 3].map(|()| dice.below(SCENES.len())),
             dice,
