@@ -201,32 +201,49 @@ BEGIN
           AND p.hour >= d.day AND p.hour < d.day + interval '24 hours'
         RETURNING p.customer, p.event_name, p.dimensions, p.hour, p.event_count
     ),
+    marked AS MATERIALIZED (
+        SELECT k.customer, k.event_name, k.dimensions, k.hour FROM keys k
+        UNION
+        SELECT l.customer, l.event_name, l.dimensions, l.hour FROM late l
+    ),
     spans AS MATERIALIZED (
-        SELECT DISTINCT h.customer, h.event_name, w.width, date_trunc(w.width, h.hour, 'UTC') AS start, h.dimensions,
-               date_trunc(w.width, h.hour, 'UTC') + w.length AS until
-        FROM (SELECT k.customer, k.event_name, k.dimensions, k.hour FROM keys k
-              UNION SELECT l.customer, l.event_name, l.dimensions, l.hour FROM late l) h
-        CROSS JOIN (VALUES ('hour', interval '1 hour'), ('day', interval '24 hours')) AS w (width, length)
+        SELECT DISTINCT h.customer, h.event_name, w.width, date_trunc(w.width, h.hour, 'UTC') AS start, h.dimensions
+        FROM marked h CROSS JOIN (VALUES ('hour'), ('day')) AS w (width)
     ),
+    -- Each event of the days is looked at once, however many of their hours and dimensions are marked.
     events AS MATERIALIZED (
-        SELECT s.customer, s.event_name, s.width, s.start, s.dimensions, m.aggregation, e.value, e."timestamp",
-               e.received_at, e.identifier, e.dimensions ->> m.value_key AS counted
-        FROM spans s
-        JOIN billing.meters m ON m.event_name = s.event_name
+        SELECT d.customer, d.event_name, d.day, date_trunc('hour', e."timestamp", 'UTC') AS hour,
+               billing.usage_dimensions(e.dimensions, m.dimension_keys) AS dimensions, m.aggregation, e.value, e."timestamp", e.received_at, e.identifier, e.dimensions ->> m.value_key AS counted
+        FROM (SELECT DISTINCT h.customer, h.event_name, date_trunc('day', h.hour, 'UTC') AS day FROM marked h) d
+        JOIN billing.meters m ON m.event_name = d.event_name
         JOIN billing.meter_events e
-          ON e.customer = s.customer AND e.event_name = s.event_name
-         AND e."timestamp" >= s.start AND e."timestamp" < s.until
-        WHERE e.cancelled_at IS NULL AND billing.usage_dimensions(e.dimensions, m.dimension_keys) = s.dimensions
+          ON e.customer = d.customer AND e.event_name = d.event_name
+         AND e."timestamp" >= d.day AND e."timestamp" < d.day + interval '24 hours'
+        WHERE e.cancelled_at IS NULL
     ),
-    states AS MATERIALIZED (
-        SELECT e.customer, e.event_name, e.width, e.start, e.dimensions, count(*) AS event_count,
+    hours AS MATERIALIZED (
+        SELECT e.customer, e.event_name, e.dimensions, e.day, e.hour, count(*) AS event_count,
                max(e.value) FILTER (WHERE e.aggregation = 'max') AS value_max,
                min(e.value) FILTER (WHERE e.aggregation = 'min') AS value_min,
                billing.latest_usage_event(
                    (e."timestamp", e.received_at, e.identifier, e.value)::billing.usage_last_event)
                    FILTER (WHERE e.aggregation = 'last') AS last_event
         FROM events e
-        GROUP BY e.customer, e.event_name, e.width, e.start, e.dimensions
+        GROUP BY e.customer, e.event_name, e.dimensions, e.day, e.hour
+    ),
+    states AS MATERIALIZED (
+        SELECT s.*
+        FROM (
+            SELECT h.customer, h.event_name, 'hour' AS width, h.hour AS start, h.dimensions, h.event_count,
+                   h.value_max, h.value_min, h.last_event
+            FROM hours h
+            UNION ALL
+            SELECT h.customer, h.event_name, 'day', h.day, h.dimensions, sum(h.event_count)::bigint,
+                   max(h.value_max), min(h.value_min), billing.latest_usage_event(h.last_event)
+            FROM hours h
+            GROUP BY h.customer, h.event_name, h.dimensions, h.day
+        ) s
+        JOIN spans USING (customer, event_name, width, start, dimensions)
     ),
     replaced AS (
         INSERT INTO billing.usage_buckets (
@@ -256,8 +273,14 @@ BEGIN
                   = (s.customer, s.event_name, s.width, s.start, s.dimensions))
     ),
     distinct_values AS MATERIALIZED (
-        SELECT DISTINCT e.customer, e.event_name, e.width, e.start, e.dimensions, e.counted AS value
-        FROM events e WHERE e.aggregation = 'unique_count' AND e.counted IS NOT NULL
+        SELECT s.customer, s.event_name, s.width, s.start, s.dimensions, v.value
+        FROM (
+            SELECT DISTINCT e.customer, e.event_name, w.width, date_trunc(w.width, e.hour, 'UTC') AS start, e.dimensions,
+                   e.counted AS value
+            FROM events e CROSS JOIN (VALUES ('hour'), ('day')) AS w (width)
+            WHERE e.aggregation = 'unique_count' AND e.counted IS NOT NULL
+        ) v
+        JOIN spans s USING (customer, event_name, width, start, dimensions)
     ),
     added AS (
         INSERT INTO billing.usage_distinct_values (customer, event_name, width, start, dimensions, value)

@@ -110,15 +110,13 @@ COMMENT ON AGGREGATE billing.latest_usage_event(billing.usage_last_event) IS
 'The latest of many events by (timestamp, received_at, identifier); NULLs are passed over; NULL when there is none.
 Internal.';
 
+-- Of SQL and parsed once: a rebuild calls it for every event of a day, and PL/pgSQL with a search_path of its own takes
+-- ten times as long.
 CREATE FUNCTION billing.usage_dimensions(dimensions jsonb, keys text[]) RETURNS jsonb
-LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-    IF dimensions IS NULL OR cardinality(keys) = 0 THEN
-        RETURN '{}';
-    END IF;
-    RETURN (SELECT coalesce(jsonb_object_agg(k.key, dimensions ->> k.key), '{}')
-            FROM unnest(keys) AS k (key) WHERE dimensions ->> k.key IS NOT NULL);
-END $$;
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE WHEN dimensions IS NULL OR cardinality(keys) = 0 THEN '{}'::jsonb
+            ELSE (SELECT coalesce(jsonb_object_agg(k.key, dimensions ->> k.key), '{}')
+                  FROM unnest(keys) AS k (key) WHERE dimensions ->> k.key IS NOT NULL) END;
 COMMENT ON FUNCTION billing.usage_dimensions(jsonb, text[]) IS
 'What buckets keep of an event''s dimensions: the given keys with their values as text, a missing or null one left
 out; {} when nothing is left or dimensions is NULL. Recording fills billing.usage_pending.dimensions by the same rule.

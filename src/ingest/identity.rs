@@ -13,7 +13,7 @@ use std::rc::Rc;
 use pgrx::pg_sys;
 
 use super::check::{Event, Identifier};
-use super::partitions::{Partition, list_with_current};
+use super::partitions::{Partition, list_with};
 use super::pending::jsonb;
 use crate::pg::error::Result;
 use crate::pg::leaf::{COLUMN_COUNT, COLUMNS, Key, Leaf, Rival, Tuple, arbiter, wait_for};
@@ -113,8 +113,8 @@ impl Other {
 impl Identity {
     pub fn open() -> Result<Identity> {
         loop {
+            let partitions = list_with(Micros::now)?;
             let now = Micros::now();
-            let partitions = list_with_current(now)?;
             let Some(current) = partitions.iter().copied().find(|p| p.holds(now)) else {
                 continue;
             };

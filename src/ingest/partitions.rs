@@ -91,16 +91,23 @@ fn load() -> Result<Vec<Partition>> {
     Ok(rows.into_iter().flatten().collect())
 }
 
-/// All partitions, one of which holds `now`: made if missing.
-pub fn list_with_current(now: Micros) -> Result<Rc<[Partition]>> {
-    let partitions = list()?;
-    if partitions.iter().any(|partition| partition.holds(now)) {
+/// All partitions, one of which holds `at()`: made if missing. Asked anew after each wait, so that whoever has waited past a bound
+/// does not make a partition of the past.
+pub fn list_with(at: impl Fn() -> Micros) -> Result<Rc<[Partition]>> {
+    let find = || -> Result<Option<Rc<[Partition]>>> {
+        let partitions = list()?;
+        let at = at();
+        Ok(partitions
+            .iter()
+            .any(|partition| partition.holds(at))
+            .then_some(partitions))
+    };
+    if let Some(partitions) = find()? {
         return Ok(partitions);
     }
     worker::make_partition_apart();
     catalog::take_in_changes();
-    let partitions = list()?;
-    if partitions.iter().any(|partition| partition.holds(now)) {
+    if let Some(partitions) = find()? {
         return Ok(partitions);
     }
     // Self-conflicting, but no conflict with readers and writers. Whoever waited here finds the partition made.
@@ -110,15 +117,14 @@ pub fn list_with_current(now: Micros) -> Result<Rc<[Partition]>> {
     };
     as_owner(|| spi::execute(&LOCK, &[]))?;
     catalog::take_in_changes();
-    let partitions = list()?;
-    if partitions.iter().any(|partition| partition.holds(now)) {
+    if let Some(partitions) = find()? {
         return Ok(partitions);
     }
-    as_owner(|| make(now, &partitions))?;
+    as_owner(|| make(at(), &list()?))?;
     list()
 }
 
-/// Makes the partition that holds `at`. The caller holds the lock of [`list_with_current`].
+/// Makes the partition that holds `at`. The caller holds the lock of [`list_with`].
 fn make(at: Micros, partitions: &[Partition]) -> Result<()> {
     const MAKE: Statement = Statement {
         sql: "SELECT billing.make_partition($1, $2)",
@@ -153,12 +159,12 @@ fn make(at: Micros, partitions: &[Partition]) -> Result<()> {
 #[pg_extern(sql = false)]
 fn make_next_partition() -> Result<bool> {
     let now = Micros::now();
-    let partitions = list_with_current(now)?;
+    let partitions = list_with(|| now)?;
     let current = partitions.iter().find(|partition| partition.holds(now));
     let next = current.map_or(now, |partition| partition.upper);
     let missing = !partitions.iter().any(|partition| partition.holds(next));
     if missing {
-        list_with_current(next)?;
+        list_with(|| next)?;
     }
     Ok(missing)
 }
