@@ -37,12 +37,13 @@ pub type Entry<'a> = std::result::Result<(Rc<Meter>, Submitted<'a>), Rejection>;
 /// Records the good ones of a batch, and keeps the refused ones: `source` gives entry `i` as the client sent it, as JSON text.
 pub fn record_all(entries: Vec<Entry>, source: impl Fn(usize) -> String) -> Result<Counts> {
     let clock = Clock::read();
-    let customers: HashSet<&str> = entries
+    let mut seen = HashSet::new();
+    let customers = entries
         .iter()
         .flatten()
-        .filter_map(|(_, submitted)| submitted.customer.map(|customer| customer.text))
-        .collect();
-    let unknown = meters::unknown_customers(&customers)?;
+        .filter_map(|(_, submitted)| submitted.customer)
+        .filter(|customer| seen.insert(customer.text));
+    let unknown = meters::unknown_customers(customers)?;
     let mut counts = Counts::default();
     let mut events = Vec::with_capacity(entries.len());
     for (i, entry) in entries.into_iter().enumerate() {
@@ -71,7 +72,7 @@ pub fn record_all(entries: Vec<Entry>, source: impl Fn(usize) -> String) -> Resu
 pub fn record_one(meter: &Rc<Meter>, submitted: Submitted) -> Result<bool> {
     let clock = Clock::read();
     let known = match submitted.customer {
-        Some(customer) => meters::customer_exists(customer.text)?,
+        Some(customer) => meters::customer_exists(customer)?,
         None => false,
     };
     let event = check(submitted, meter, |_| known, &clock)?;

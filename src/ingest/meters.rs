@@ -8,8 +8,10 @@ use pgrx::prelude::*;
 
 use crate::pg::catalog::{self, Kept};
 use crate::pg::error::{Result, error};
+use crate::pg::lookup::Lookup;
 use crate::pg::owner::as_owner;
 use crate::pg::spi::{self, Sees, Statement, arg};
+use crate::pg::text::TextRef;
 use crate::types::Formula;
 
 /// A few megabytes; past that the memory starts anew.
@@ -80,40 +82,45 @@ fn load_meter(event_name: &str) -> Result<Option<Rc<Meter>>> {
     }))
 }
 
-pub fn customer_exists(customer: &str) -> Result<bool> {
-    if CUSTOMERS.with(|kept| kept.with(|customers| customers.contains(customer))) {
+pub fn customer_exists(customer: TextRef) -> Result<bool> {
+    if CUSTOMERS.with(|kept| kept.with(|customers| customers.contains(customer.text))) {
         return Ok(true);
     }
-    Ok(load_customers(&[customer])?.contains(customer))
+    Ok(unknown_customers([customer].into_iter())?.is_empty())
 }
 
 /// Those of the customers that do not exist.
-pub fn unknown_customers<'a>(customers: &HashSet<&'a str>) -> Result<HashSet<&'a str>> {
-    let mut unknown: HashSet<&str> =
-        CUSTOMERS.with(|kept| kept.with(|known| customers.iter().copied().filter(|id| !known.contains(*id)).collect()));
-    if !unknown.is_empty() {
-        let found = load_customers(&unknown.iter().copied().collect::<Vec<_>>())?;
-        unknown.retain(|id| !found.contains(*id));
+pub fn unknown_customers<'a>(customers: impl Iterator<Item = TextRef<'a>>) -> Result<HashSet<&'a str>> {
+    let mut unknown = HashSet::new();
+    let mut found = Vec::new();
+    let mut lookup = None;
+    let since = catalog::changes();
+    for customer in customers {
+        if CUSTOMERS.with(|kept| kept.with(|known| known.contains(customer.text))) {
+            continue;
+        }
+        let lookup = match &mut lookup {
+            Some(lookup) => lookup,
+            none => none.insert(Lookup::open(c"customers", c"customers_pkey")?),
+        };
+        match lookup.creator(customer.datum()) {
+            Some(creator) if catalog::is_own(creator) => {}
+            Some(_) => found.push(customer.text.to_owned()),
+            None => drop(unknown.insert(customer.text)),
+        }
+    }
+    if let Some(lookup) = lookup {
+        lookup.close();
+    }
+    if !found.is_empty() {
+        CUSTOMERS.with(|kept| {
+            kept.keep(since, |customers| {
+                if customers.len() + found.len() > MOST_CUSTOMERS {
+                    customers.clear();
+                }
+                customers.extend(found);
+            })
+        });
     }
     Ok(unknown)
-}
-
-fn load_customers(ids: &[&str]) -> Result<HashSet<String>> {
-    const LOAD: Statement = Statement {
-        sql: "SELECT id, xmin FROM billing.customers WHERE id = ANY ($1)",
-        types: &[PgBuiltInOids::TEXTARRAYOID],
-    };
-    catalog::relation(c"customers")?;
-    let since = catalog::changes();
-    let read = |row: &spi::Row| Ok((row.required::<String>(1)?, catalog::is_own(row.required(2)?)));
-    let found = as_owner(|| spi::fetch(&LOAD, &[arg(ids.to_vec())], Sees::Latest, read))?;
-    CUSTOMERS.with(|kept| {
-        kept.keep(since, |customers| {
-            if customers.len() + found.len() > MOST_CUSTOMERS {
-                customers.clear();
-            }
-            customers.extend(found.iter().filter(|(_, own)| !own).map(|(id, _)| id.clone()));
-        })
-    });
-    Ok(found.into_iter().map(|(id, _)| id).collect())
 }

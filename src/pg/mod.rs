@@ -6,6 +6,7 @@ pub mod error;
 pub mod jsonb;
 pub mod leaf;
 pub mod liveness;
+pub mod lookup;
 pub mod numeric;
 pub mod owner;
 pub mod process;
