@@ -148,10 +148,7 @@ unsafe impl<'fcx> ArgAbi<'fcx> for NumericRef {
 }
 
 pub fn from_quantity(value: Quantity) -> Result<pg_sys::Datum> {
-    match value.as_i64() {
-        Some(short) => Ok(from_units(short)),
-        None => datum(&value.to_decimal()),
-    }
+    from_total(&value.into())
 }
 
 pub fn from_total(value: &Total) -> Result<pg_sys::Datum> {

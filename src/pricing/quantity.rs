@@ -85,11 +85,6 @@ impl Quantity {
         }
     }
 
-    /// The units of 10^-scale, where 64 bits hold them.
-    pub fn as_i64(&self) -> Option<(i64, u32)> {
-        i64::try_from(self.units).ok().map(|units| (units, self.scale))
-    }
-
     pub fn to_decimal(self) -> BigDecimal {
         BigDecimal::new(BigInt::from(self.units), i64::from(self.scale))
     }
