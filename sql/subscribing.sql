@@ -98,13 +98,14 @@ BEGIN
         period.period_end := least(made.trial_end, made.cancel_at);
         period.whole := NULL;  -- a trial is free
     END IF;
+    made.trial_end_behavior := 'create_invoice';
     made.status := CASE WHEN made.trial_end IS NULL THEN 'active' ELSE 'trialing' END;
     made.current_period_start := period.period_start;
     made.current_period_end := period.period_end;
     made.next_invoice_at := period.period_end;
     INSERT INTO billing.subscriptions SELECT made.*;
-    INSERT INTO billing.subscription_items (subscription, price, quantity, charged_quantity, created, metadata)
-    SELECT made.id, p.id, q.quantity, q.quantity, as_of, coalesce(i.value -> 'metadata', '{}')
+    INSERT INTO billing.subscription_items (subscription, price, quantity, starts_at, created, metadata)
+    SELECT made.id, p.id, q.quantity, made.start_date, as_of, coalesce(i.value -> 'metadata', '{}')
     FROM jsonb_array_elements(definition -> 'items') WITH ORDINALITY i (value, place)
     JOIN billing.prices p ON p.id = i.value ->> 'price'
     CROSS JOIN LATERAL (
@@ -123,7 +124,7 @@ BEGIN
              proration)
         SELECT invoice_id, l.subscription_item, l.price, 'licensed', l.description, l.quantity, l.amount,
                l.period_start, l.period_end, l.proration
-        FROM billing.licensed_lines(made, period.period_start, period.period_end, period.whole) l;
+        FROM billing.licensed_lines(made, period.period_start) l;
         PERFORM billing.rate_drafts(ARRAY[invoice_id]);
         IF made.collection_method = 'charge_automatically' THEN
             PERFORM billing.finalize_drafts(ARRAY[invoice_id], as_of);
