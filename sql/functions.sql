@@ -16,6 +16,11 @@ CREATE FUNCTION billing.price_line_amount(price billing.price, quantity numeric)
 COMMENT ON FUNCTION billing.price_line_amount(billing.price, numeric) IS
     'price_amount() rounded once, half away from zero, to the minor unit: the amount of an invoice line. 22003: beyond bigint.';
 
+CREATE FUNCTION billing.price_fitting_amount(price billing.price, quantity numeric) RETURNS bigint
+    AS 'MODULE_PATHNAME', 'price_fitting_amount_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION billing.price_fitting_amount(billing.price, numeric) IS
+    'price_line_amount(), but NULL where that is beyond bigint, so that one customer''s bad usage stops nobody else''s invoice. Internal.';
+
 CREATE FUNCTION billing.prorated_amount(amount numeric, part tstzrange, whole tstzrange) RETURNS bigint
     AS 'MODULE_PATHNAME', 'prorated_amount_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION billing.prorated_amount(numeric, tstzrange, tstzrange) IS

@@ -28,6 +28,12 @@ fn price_line_amount(price: &[u8], quantity: AnyNumeric) -> Result<i64> {
     })
 }
 
+/// `None`: beyond bigint.
+#[pg_extern(sql = false)]
+fn price_fitting_amount(price: &[u8], quantity: AnyNumeric) -> Result<Option<i64>> {
+    Ok(pricing::round_minor(&amount(price, &quantity)?))
+}
+
 fn amount(price: &[u8], quantity: &AnyNumeric) -> Result<BigDecimal> {
     let price = Price::from_bytes(price)?;
     Ok(pricing::amount(&price.model, &decimal("quantity", quantity)?))
