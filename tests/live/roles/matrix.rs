@@ -4,6 +4,7 @@ use super::{CATALOG, database, login, strings};
 
 /// Anyone: the value types and the pure functions.
 const FOR_ALL: &[&str] = &[
+    "currency_exponent",
     "generate_id",
     "late_usage",
     "meter_eq",
@@ -23,6 +24,7 @@ const FOR_ALL: &[&str] = &[
     "price_hash",
     "price_hash_extended",
     "price_in",
+    "price_in_currency",
     "price_line_amount",
     "price_ne",
     "price_out",
