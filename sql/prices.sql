@@ -265,8 +265,8 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION billing.transfer_lookup_key(text, text) IS
 'Gives a price a lookup key, taking it from the price on offer that has it, in one step: at no moment do readers find
-none or two. Returns the price''s id. Errors: 42704 unknown price; 23514 an empty key or one of more than 200
-characters; 22004 NULL.';
+none or two. Returns the price''s id. Errors: 42704 unknown price; 23514 an empty key; 22023 one of more than
+200 characters; 22004 NULL.';
 
 CREATE FUNCTION billing.set_default_price(product text, price text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -275,7 +275,7 @@ DECLARE
     chosen billing.prices;
 BEGIN
     SELECT p.* INTO chosen FROM billing.prices p WHERE p.id = set_default_price.price FOR NO KEY UPDATE;
-    IF chosen.product IS DISTINCT FROM CASE WHEN set_default_price.price IS NOT NULL THEN set_default_price.product END THEN
+    IF set_default_price.price IS NOT NULL AND chosen.product IS DISTINCT FROM set_default_price.product THEN
         RAISE EXCEPTION 'price "%" is no price of product "%"', set_default_price.price, set_default_price.product
             USING ERRCODE = 'foreign_key_violation', SCHEMA = 'billing', TABLE = 'prices', COLUMN = 'product',
                   HINT = 'A product''s default_price is one of its own prices.';

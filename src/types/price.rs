@@ -183,7 +183,7 @@ impl StripeObject for Price {
             ("product_data", self.product_data.as_ref().map(ProductData::print)),
             ("recurring", recurring),
             ("tax_behavior", Some(json!(word(TAX_BEHAVIORS, self.tax_behavior)))),
-            ("transfer_lookup_key", self.transfer_lookup_key.then(|| json!(true))),
+            ("transfer_lookup_key", self.transfer_lookup_key.then_some(json!(true))),
             ("type", Some(json!(kind))),
         ]);
         fields.extend(to_object(currency_options::print_bounds(&self.bounds)));
