@@ -9,7 +9,20 @@ CREATE FUNCTION billing.price_amount(price billing.price, quantity numeric) RETU
     AS 'MODULE_PATHNAME', 'price_amount_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION billing.price_amount(billing.price, numeric) IS
     'What a quantity costs: exact, unrounded, in minor units of the price''s currency. The one place where a quantity becomes an '
-    'amount. A negative quantity counts as 0; 0 still costs the first tier''s flat amount. NULL in, NULL out. 22023: NaN, infinity.';
+    'amount. A negative quantity counts as 0; 0 still costs the first tier''s flat amount. Never below minimum_amount nor above '
+    'maximum_amount. NULL in, NULL out. 22023: NaN, infinity.';
+
+CREATE FUNCTION billing.price_in_currency(price billing.price, currency text) RETURNS billing.price
+    AS 'MODULE_PATHNAME', 'price_in_currency_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION billing.price_in_currency(billing.price, text) IS
+    'The price as its currency_options have it in a currency, or as it is in its own; the result has this one currency only. NULL '
+    'in, NULL out. 22023: the price has no amounts in it.';
+
+CREATE FUNCTION billing.currency_exponent(currency text) RETURNS integer
+    AS 'MODULE_PATHNAME', 'currency_exponent_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION billing.currency_exponent(text) IS
+    'Decimal places of a currency''s minor unit as Stripe has it: 0 (jpy), 2 (usd) or 3 (kwd), to show amounts: 10 ^ exponent '
+    'minor units are one unit. 2 for isk and ugx, whose two places are always 00. NULL in, NULL out. 22023: an unknown currency.';
 
 CREATE FUNCTION billing.price_line_amount(price billing.price, quantity numeric) RETURNS bigint
     AS 'MODULE_PATHNAME', 'price_line_amount_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;

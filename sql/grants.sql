@@ -13,9 +13,10 @@ BEGIN
         SELECT p.oid::regprocedure FROM pg_catalog.pg_proc p
         WHERE p.pronamespace = 'billing'::regnamespace
           AND (p.proname ~ '^(meter|price|subscription)_(in|out|recv|send|from_jsonb|to_jsonb|eq|ne|hash|hash_extended)$'
-               OR p.proname IN ('generate_id', 'price_amount', 'price_line_amount', 'price_fitting_amount',
-                                'prorated_amount', 'period_containing',
-                                'setting_seconds', 'setting_interval', 'late_usage', 'require_supported'))
+               OR p.proname IN ('generate_id', 'price_amount', 'price_line_amount', 'price_fitting_amount', 'price_in_currency',
+                                'currency_exponent',
+                                'prorated_amount', 'period_containing', 'setting_seconds', 'setting_interval', 'late_usage',
+                                'require_supported'))
     LOOP
         EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO PUBLIC', routine);
     END LOOP;

@@ -2,6 +2,8 @@
 //! their stored form is a version byte followed by a compact encoding in which equal values have equal bytes.
 
 mod currency;
+mod currency_options;
+mod dimension_filters;
 mod invalid;
 mod item;
 mod json;
@@ -10,16 +12,21 @@ mod meter;
 mod model;
 mod object;
 mod price;
+mod product_data;
 mod subscription;
 mod time;
 
 #[cfg(test)]
 mod tests;
 
+pub use currency::exponent as currency_exponent;
+pub use currency_options::CurrencyOption;
+pub use dimension_filters::DimensionFilters;
 pub use invalid::{Invalid, Kind};
 pub use item::Item;
 pub use meter::{EventTimeWindow, Formula, Meter};
 pub use price::{Charge, Price, Recurring, TaxBehavior, Usage};
+pub use product_data::ProductData;
 pub use subscription::{CollectionMethod, ProrationBehavior, Subscription};
 
 use serde::Serialize;

@@ -263,6 +263,20 @@ impl Object {
             .transpose()
     }
 
+    /// A field whose keys are the caller's own, such as a map by currency.
+    pub fn map(&mut self, field: &str) -> Result<Option<Map<String, Value>>, Invalid> {
+        match self.take(field) {
+            None => Ok(None),
+            Some(Value::Object(fields)) => Ok(Some(fields)),
+            Some(value) => Err(self.error(field, Some(&value), "must be a JSON object")),
+        }
+    }
+
+    /// The object under a key of a [`Object::map`].
+    pub fn entry(&self, field: &str, key: &str, value: Value, shape: &Shape) -> Result<Object, Invalid> {
+        Object::open(self.name, &format!("{}.{key}", self.path_of(field)), value, shape)
+    }
+
     pub fn element(&self, field: &str, index: usize, value: Value, shape: &Shape) -> Result<Object, Invalid> {
         Object::open(self.name, &format!("{}[{index}]", self.path_of(field)), value, shape)
     }
@@ -313,7 +327,8 @@ fn decimal(text: &str) -> Result<Dec, String> {
     }
 }
 
-fn shown(value: &Value) -> String {
+/// A value as a message repeats it.
+pub(super) fn shown(value: &Value) -> String {
     shortened(&value.to_string())
 }
 

@@ -175,7 +175,8 @@ macro_rules! stories {
 }
 
 stories! {
-    beyond_bigint cancel grace intervals late_usage late_usage_ignored late_usage_volume licensed_and_metered month_end
+    beyond_bigint cancel grace intervals late_usage late_usage_ignored late_usage_volume licensed_and_metered minimum_maximum
+    minor_units month_end
     price_models quantity_change send_invoice settle stub time_zone trial void_waives
 }
 
