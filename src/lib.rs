@@ -18,4 +18,6 @@ mod pg;
 #[cfg(feature = "pg")]
 mod settings;
 #[cfg(feature = "pg")]
+mod usage;
+#[cfg(feature = "pg")]
 mod worker;
