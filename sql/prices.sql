@@ -1,5 +1,5 @@
--- Prices: what a quantity costs. Once made a price never changes, except whether it is on offer, its lookup key, and whether it is
--- its product's default.
+-- Prices: what a quantity costs. Once made a price never changes, except whether it is on offer, its lookup key, and
+-- whether it is its product's default.
 
 CREATE TABLE billing.prices (
     id text COLLATE "C" PRIMARY KEY DEFAULT billing.generate_id('price')
@@ -62,7 +62,8 @@ COMMENT ON COLUMN billing.prices.interval_count IS 'Intervals in one billing per
 COMMENT ON COLUMN billing.prices.dimension_filters IS
 'Which of the meter''s usage is billed: an object, from declared dimension keys to arrays of the values that count, all
 keys having to match; taken from the definition. NULL: all usage.';
-COMMENT ON COLUMN billing.prices.is_default IS 'Whether the product shows this price first: Stripe''s default_price of the product.';
+COMMENT ON COLUMN billing.prices.is_default IS
+'Whether this is the default_price of its product, as Stripe calls it: the one to show first.';
 SELECT pg_catalog.pg_extension_config_dump('billing.prices', '');
 
 CREATE FUNCTION billing.release_lookup_key(lookup_key text, price text) RETURNS void
@@ -75,8 +76,8 @@ BEGIN
     WHERE p.lookup_key = release_lookup_key.lookup_key AND p.active AND p.id <> release_lookup_key.price;
 END $$;
 COMMENT ON FUNCTION billing.release_lookup_key(text, text) IS
-'Takes a lookup key from the price on offer that has it, if that is not the one named, so that the caller can give it to that one. Holds
-off other transfers of the key until the transaction ends. Internal.';
+'Takes a lookup key from the price on offer that has it, unless that is the one named, which the caller gives it to.
+Other transfers of the key wait until the transaction ends. Internal.';
 
 CREATE FUNCTION billing.create_product_of_price(data jsonb) RETURNS text
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -176,7 +177,7 @@ BEGIN
         END IF;
         NEW.dimension_filters := definition -> 'dimension_filters';
     END IF;
-    -- What the definition asks for beside itself is done, but not for a row whose id is taken: that one is not going to be.
+    -- What the definition asks for beside itself is done; not for an id that is taken, because that row is not inserted.
     IF definition ?| ARRAY['product_data', 'transfer_lookup_key'] THEN
         PERFORM pg_advisory_xact_lock(hashtextextended('billing.prices.id ' || NEW.id, 0));
         IF TG_OP = 'UPDATE' OR NOT EXISTS (SELECT FROM billing.prices p WHERE p.id = NEW.id) THEN
@@ -203,9 +204,10 @@ BEGIN
     RETURN NEW;
 END $$;
 COMMENT ON FUNCTION billing.prices_check() IS
-'Trigger: fills the columns that a price''s definition decides, resolves its meter, and carries out product_data and transfer_lookup_key, and keeps
-all but active, lookup_key and is_default from changing (23001). Errors: 23503 unknown meter; 55000 inactive meter; 23514 product named twice,
-differently, or also described; 22023 a dimension that the meter does not declare; 55000 a default price archived.';
+'Trigger: fills the columns that a price''s definition decides, resolves its meter, carries out product_data and
+transfer_lookup_key, and keeps all but active, lookup_key and is_default from changing (23001). Errors: 23503 unknown
+meter; 55000 inactive meter, or a default price archived; 23514 product named twice, differently, or also described;
+22023 a dimension that the meter does not declare.';
 CREATE TRIGGER prices_check BEFORE INSERT OR UPDATE ON billing.prices
     FOR EACH ROW EXECUTE FUNCTION billing.prices_check();
 COMMENT ON TRIGGER prices_check ON billing.prices IS 'The columns follow the definition; the definition stays.';

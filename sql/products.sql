@@ -90,7 +90,8 @@ BEGIN
             RAISE EXCEPTION 'field "%", value %: is not a field of a product that can change',
                     left(given.key, 100), left(given.value::text, 100)
                 USING ERRCODE = 'invalid_parameter_value',
-                      HINT = 'These can: ' || (SELECT string_agg(key, ', ' ORDER BY key) FROM jsonb_object_keys(fields) key) || '.';
+                      HINT = 'These can: '
+                             || (SELECT string_agg(key, ', ' ORDER BY key) FROM jsonb_object_keys(fields) key) || '.';
         ELSIF given.type = 'null' AND given.key IN ('active', 'name') OR given.type NOT IN (fields ->> given.key, 'null') THEN
             RAISE EXCEPTION 'field "%", value %: must be of type %', given.key, left(given.value::text, 100),
                     fields ->> given.key
