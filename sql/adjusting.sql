@@ -151,8 +151,8 @@ BEGIN
     ) c;
 
     -- In parts, so that memory does not grow with the number of invoices.
-    FOR first IN 1 .. cardinality(chosen) BY 1000 LOOP
-        part := chosen[first : first + 999];
+    FOR place IN 1 .. cardinality(chosen) BY 1000 LOOP
+        part := chosen[place : place + 999];
         WITH adjusted AS MATERIALIZED (
             SELECT a.* FROM billing.adjusted_lines(
                 ARRAY(SELECT i FROM billing.invoices i WHERE i.id = ANY (part)),

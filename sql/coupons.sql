@@ -91,7 +91,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET time
 DECLARE
     definition jsonb := billing.normalised_object('coupon', create_coupon.coupon);
     made billing.coupons;
-    found billing.coupons;
+    existing billing.coupons;
     unknown text;
 BEGIN
     PERFORM billing.require_argument('coupon', definition);
@@ -123,10 +123,10 @@ BEGIN
             create_coupon.as_of)
     ON CONFLICT (id) DO NOTHING;
     IF NOT FOUND THEN
-        SELECT c.* INTO found FROM billing.coupons c WHERE c.id = made.id;
-        IF found.deleted_at IS NOT NULL
-           OR (found.name, found.percent_off, found.amount_off, found.currency, found.currency_options, found.duration,
-               found.duration_in_months, found.applies_to_products, found.max_redemptions, found.redeem_by, found.metadata)
+        SELECT c.* INTO existing FROM billing.coupons c WHERE c.id = made.id;
+        IF existing.deleted_at IS NOT NULL
+           OR (existing.name, existing.percent_off, existing.amount_off, existing.currency, existing.currency_options, existing.duration,
+               existing.duration_in_months, existing.applies_to_products, existing.max_redemptions, existing.redeem_by, existing.metadata)
               IS DISTINCT FROM
               (made.name, made.percent_off, made.amount_off, made.currency, made.currency_options, made.duration,
                made.duration_in_months, made.applies_to_products, made.max_redemptions, made.redeem_by, made.metadata)

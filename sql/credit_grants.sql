@@ -184,7 +184,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     definition jsonb := billing.normalised_object('credit_grant', create_credit_grant.credit_grant);
     made billing.credit_grants;
-    found billing.credit_grants;
+    existing billing.credit_grants;
     wrong record;
     unused bigint;
 BEGIN
@@ -215,20 +215,20 @@ BEGIN
         RAISE EXCEPTION 'customer "%" does not exist', made.customer
             USING ERRCODE = 'foreign_key_violation', HINT = 'Create it first with billing.create_customer.';
     END IF;
-    SELECT g.* INTO found FROM billing.credit_grants g WHERE g.id = made.id;
-    IF found.id IS NOT NULL THEN
-        IF (found.customer, found.name, found.amount, found.currency, found.price_type, found.prices, found.category,
-            found.priority, found.metadata)
+    SELECT g.* INTO existing FROM billing.credit_grants g WHERE g.id = made.id;
+    IF existing.id IS NOT NULL THEN
+        IF (existing.customer, existing.name, existing.amount, existing.currency, existing.price_type, existing.prices, existing.category,
+            existing.priority, existing.metadata)
            IS DISTINCT FROM
            (made.customer, made.name, made.amount, made.currency, made.price_type, made.prices, made.category,
             made.priority, made.metadata)
-           OR found.effective_at <> (definition ->> 'effective_at')::timestamptz
+           OR existing.effective_at <> (definition ->> 'effective_at')::timestamptz
         THEN
             RAISE EXCEPTION 'credit grant "%" exists already with other data', made.id
                 USING ERRCODE = 'unique_violation', SCHEMA = 'billing', TABLE = 'credit_grants',
                       HINT = 'A grant never changes: create one with another id.';
         END IF;
-        RETURN found.id;
+        RETURN existing.id;
     END IF;
     SELECT r.id, p.id IS NOT NULL AS known, p.currency, p.usage_type INTO wrong
     FROM unnest(made.prices) r (id) LEFT JOIN billing.prices p ON p.id = r.id
