@@ -19,6 +19,10 @@ CREATE INDEX subscription_items_taxed_idx ON billing.subscription_items (subscri
 COMMENT ON INDEX billing.subscriptions_taxed_idx IS 'Finds the subscriptions that bear tax.';
 COMMENT ON INDEX billing.subscription_items_taxed_idx IS 'Finds the subscriptions with an item that bears its own tax.';
 
+CREATE INDEX invoice_lines_adjusted_idx ON billing.invoice_lines (invoice)
+    WHERE num_nonnulls(discount_amounts, credit_amounts, taxes) > 0;
+COMMENT ON INDEX billing.invoice_lines_adjusted_idx IS 'Finds the drafts from which discounts, credit and tax may have to go.';
+
 CREATE FUNCTION billing.adjusted_lines(invoices billing.invoices[], lines billing.invoice_lines[])
 RETURNS TABLE (line text, discount_amount bigint, discount_amounts jsonb, credit_amount bigint, credit_amounts jsonb,
                tax_amount bigint, taxes jsonb)
@@ -29,19 +33,21 @@ DECLARE
 BEGIN
     RETURN QUERY
     WITH drafts AS MATERIALIZED (
-        SELECT i.id, i.customer, i.subscription, i.currency, i.period_end, i.created, c.tax_exempt, s.default_tax_rates
+        SELECT i.id, i.customer, i.subscription, i.currency, i.period_end, i.created, c.tax_exempt,
+               coalesce(nullif(i.default_tax_rates, '{}'), s.default_tax_rates) AS default_tax_rates
         FROM unnest(adjusted_lines.invoices) i
         JOIN billing.customers c ON c.id = i.customer
         LEFT JOIN billing.subscriptions s ON s.id = i.subscription
     ), parts AS MATERIALIZED (
         SELECT l.id, l.invoice, l.amount, l.discountable, l.subscription_item, l.price, p.product, l.period_end,
                l.kind IN ('usage', 'late_usage') AND l.subscription_item IS NOT NULL AS metered,
-               coalesce(nullif(t.tax_rates, '{}'), d.default_tax_rates, '{}') AS tax_rates,
+               coalesce(nullif(x.tax_rates, '{}'), nullif(t.tax_rates, '{}'), d.default_tax_rates, '{}') AS tax_rates,
                row_number() OVER (PARTITION BY l.invoice ORDER BY l.id) AS place
         FROM unnest(adjusted_lines.lines) l
         JOIN drafts d ON d.id = l.invoice
         LEFT JOIN billing.prices p ON p.id = l.price
         LEFT JOIN billing.subscription_items t ON t.id = l.subscription_item
+        LEFT JOIN billing.invoice_items x ON x.id = l.invoice_item
     ), in_force AS MATERIALIZED (
         SELECT d.id AS invoice, x.id, x.place, x.subscription_item, x.end_at, c.percent_off, c.applies_to_products,
                CASE WHEN c.percent_off IS NOT NULL THEN NULL
@@ -106,11 +112,11 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION billing.adjusted_lines(billing.invoices[], billing.invoice_lines[]) IS
 'The discounts, credit and tax of the lines of some invoices, which need not stand in any table: of an invoice, id,
-customer, subscription, currency, period_end and created count; of a line, id, invoice, subscription_item, price, kind,
-amount, discountable and period_end; ids sort in the order of the lines. tax_amount is NULL where it is beyond bigint.
+customer, subscription, currency, period_end, created and default_tax_rates count; of a line, id, invoice,
+subscription_item, invoice_item, price, kind, amount, discountable and period_end; ids sort in the order of the lines. tax_amount is NULL where it is beyond bigint.
 Previews and drafts come here. Internal.';
 
-CREATE FUNCTION billing.adjust_drafts(invoices text[]) RETURNS text[]
+CREATE FUNCTION billing.adjust_drafts(invoices text[]) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
 #variable_conflict use_column
 DECLARE
@@ -118,17 +124,16 @@ DECLARE
     chosen text[];
     part text[];
     beyond text[];
-    unadjusted text[] := '{}';
 BEGIN
     IF NOT EXISTS (SELECT FROM billing.discounts) AND NOT EXISTS (SELECT FROM billing.credit_grants)
        AND NOT EXISTS (SELECT FROM billing.tax_rates)
     THEN
-        RETURN unadjusted;
+        RETURN;
     END IF;
     WITH drafts AS MATERIALIZED (
-        SELECT i.id, i.customer, i.subscription, i.currency, i.period_end, i.created,
-               i.total_discount_amount, i.total_credit_amount, i.total_tax_amount
-        FROM billing.invoices i WHERE i.id = ANY (adjust_drafts.invoices) AND i.status = 'draft'
+        SELECT i.id, i.customer, i.subscription, i.currency, i.period_end, i.created, i.default_tax_rates
+        FROM billing.invoices i
+        WHERE i.id = ANY (adjust_drafts.invoices) AND i.status = 'draft' AND i.finalization_error IS NULL
     )
     SELECT coalesce(array_agg(c.id ORDER BY c.id), '{}') INTO chosen FROM (
         SELECT d.id FROM drafts d JOIN billing.discounts x ON x.customer = d.customer
@@ -139,15 +144,23 @@ BEGIN
         WHERE g.balance > 0 AND d.period_end >= g.effective_at AND coalesce(d.period_end < g.expires_at, true)
           AND g.created <= d.created + delay
         UNION
+        SELECT d.id FROM drafts d WHERE d.default_tax_rates <> '{}'
+        UNION
         SELECT d.id FROM drafts d JOIN billing.subscriptions s ON s.id = d.subscription
         WHERE s.default_tax_rates <> '{}'
         UNION
         SELECT d.id FROM drafts d JOIN billing.subscription_items t ON t.subscription = d.subscription
         WHERE t.tax_rates <> '{}'
         UNION
+        SELECT d.id FROM drafts d
+        JOIN billing.invoice_lines l ON l.invoice = d.id
+        JOIN billing.invoice_items x ON x.id = l.invoice_item
+        WHERE x.tax_rates <> '{}'
+        UNION
         -- What it had the last time may be gone.
         SELECT d.id FROM drafts d
-        WHERE (d.total_discount_amount, d.total_credit_amount, d.total_tax_amount) <> (0, 0, 0)
+        WHERE EXISTS (SELECT FROM billing.invoice_lines l
+                      WHERE l.invoice = d.id AND num_nonnulls(l.discount_amounts, l.credit_amounts, l.taxes) > 0)
     ) c;
 
     -- In parts, so that memory does not grow with the number of invoices.
@@ -170,48 +183,35 @@ BEGIN
         )
         SELECT array_agg(DISTINCT l.invoice) INTO beyond
         FROM adjusted a JOIN billing.invoice_lines l ON l.id = a.line WHERE a.tax_amount IS NULL;
-        unadjusted := unadjusted || coalesce(beyond, '{}');
+
+        UPDATE billing.invoices i
+        SET total_discount_amount = CASE WHEN fits THEN sums.discount ELSE 0 END,
+            total_credit_amount = CASE WHEN fits THEN sums.credit ELSE 0 END,
+            total_tax_amount = CASE WHEN fits THEN sums.tax ELSE 0 END,
+            total_exclusive_tax_amount = CASE WHEN fits THEN sums.exclusive_tax ELSE 0 END,
+            subtotal = CASE WHEN fits THEN sums.amount ELSE 0 END,
+            total = CASE WHEN fits THEN owed ELSE 0 END,
+            amount_due = CASE WHEN fits THEN greatest(owed, 0) ELSE 0 END,
+            finalization_error = CASE WHEN NOT fits THEN 'the total with tax is beyond the range of bigint' END
+        FROM (SELECT l.invoice, sum(l.amount) AS amount, sum(l.discount_amount) AS discount,
+                     sum(l.credit_amount) AS credit, sum(l.tax_amount) AS tax,
+                     sum(CASE WHEN l.taxes IS NULL THEN 0 ELSE (
+                         SELECT coalesce(sum((t.tax ->> 'amount')::bigint), 0) FROM jsonb_array_elements(l.taxes) t (tax)
+                         WHERE t.tax ->> 'tax_behavior' = 'exclusive') END) AS exclusive_tax
+              FROM billing.invoice_lines l WHERE l.invoice = ANY (part) GROUP BY l.invoice) sums
+        CROSS JOIN LATERAL (SELECT sums.amount - sums.discount - sums.credit + sums.exclusive_tax) t (owed)
+        CROSS JOIN LATERAL (
+            SELECT coalesce(sums.invoice <> ALL (beyond), true)
+                   AND greatest(abs(sums.amount), abs(sums.discount), abs(sums.credit), abs(sums.tax),
+                                abs(sums.exclusive_tax), abs(owed)) <= 9223372036854775807) f (fits)
+        WHERE i.id = sums.invoice;
     END LOOP;
-    RETURN unadjusted;
 END $$;
 COMMENT ON FUNCTION billing.adjust_drafts(text[]) IS
-'Gives the lines of drafts, whose amounts stand, their discounts, credit and tax as of now. Drafts that have none cost a
-look. Credit is not used by this: several drafts may show the same. Returns the drafts whose tax is beyond bigint, for
-billing.total_drafts. The caller holds their locks. Internal.';
-
-CREATE FUNCTION billing.total_drafts(invoices text[], unadjusted text[] DEFAULT '{}') RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
-#variable_conflict use_column
-BEGIN
-    UPDATE billing.invoices i
-    SET subtotal = CASE WHEN fits THEN sums.amount ELSE 0 END,
-        total_discount_amount = CASE WHEN fits THEN sums.discount ELSE 0 END,
-        total_credit_amount = CASE WHEN fits THEN sums.credit ELSE 0 END,
-        total_tax_amount = CASE WHEN fits THEN sums.tax ELSE 0 END,
-        total_exclusive_tax_amount = CASE WHEN fits THEN sums.exclusive_tax ELSE 0 END,
-        total = CASE WHEN fits THEN owed ELSE 0 END,
-        amount_due = CASE WHEN fits THEN greatest(owed, 0) ELSE 0 END,
-        line_count = sums.count,
-        finalization_error = CASE
-            WHEN sums.unrated IS NOT NULL
-                THEN format('the amount of line "%s" is beyond the range of bigint', sums.unrated)
-            WHEN i.id = ANY (total_drafts.unadjusted) THEN 'the tax of a line is beyond the range of bigint'
-            WHEN NOT fits THEN 'the total is beyond the range of bigint' END
-    FROM (SELECT l.invoice, count(*) AS count, sum(l.amount) AS amount, sum(l.discount_amount) AS discount,
-                 sum(l.credit_amount) AS credit, sum(l.tax_amount) AS tax,
-                 sum(CASE WHEN l.taxes IS NULL THEN 0 ELSE (
-                     SELECT coalesce(sum((t.tax ->> 'amount')::bigint), 0) FROM jsonb_array_elements(l.taxes) t (tax)
-                     WHERE t.tax ->> 'tax_behavior' = 'exclusive') END) AS exclusive_tax,
-                 min(l.id) FILTER (WHERE l.kind = 'usage' AND l.usage_state IS NULL) AS unrated
-          FROM billing.invoice_lines l WHERE l.invoice = ANY (total_drafts.invoices) GROUP BY l.invoice) sums
-    CROSS JOIN LATERAL (SELECT sums.amount - sums.discount - sums.credit + sums.exclusive_tax) t (owed)
-    CROSS JOIN LATERAL (SELECT greatest(abs(sums.amount), abs(sums.discount), abs(sums.credit), abs(sums.tax),
-                                        abs(sums.exclusive_tax), abs(owed)) <= 9223372036854775807) f (fits)
-    WHERE i.id = sums.invoice;
-END $$;
-COMMENT ON FUNCTION billing.total_drafts(text[], text[]) IS
-'Adds the lines of drafts up. unadjusted are those of them that billing.adjust_drafts returned; they and drafts whose
-sums bigint cannot hold get a finalization_error. The caller holds their locks. Internal.';
+'Gives drafts, whose lines'' amounts stand, their discounts, credit and tax as of now, on the lines and in the totals.
+Drafts that have none cost a look, and those with a finalization_error are left alone; one whose total with tax bigint
+cannot hold gets one. Credit is not used by this: several drafts may show the same. The caller holds their locks.
+Internal.';
 
 CREATE FUNCTION billing.redeem_discounts(invoices text[]) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
@@ -250,7 +250,7 @@ BEGIN
                          JOIN billing.discounts x ON x.id = u.discount AND x.redeemed_invoice <> u.invoice
                          ORDER BY u.invoice);
         EXIT WHEN cardinality(pending) = 0;
-        PERFORM billing.total_drafts(pending, billing.adjust_drafts(pending));
+        PERFORM billing.adjust_drafts(pending);
     END LOOP;
 END $$;
 COMMENT ON FUNCTION billing.redeem_discounts(text[]) IS
@@ -285,7 +285,7 @@ BEGIN
     ORDER BY g.id FOR NO KEY UPDATE;
     FOR round IN 1 .. (SELECT coalesce(max(t), 0) FROM unnest(turns) t) LOOP
         batch := ARRAY(SELECT c.id FROM unnest(candidates, turns) c (id, turn) WHERE c.turn = round ORDER BY c.id);
-        PERFORM billing.total_drafts(batch, billing.adjust_drafts(batch));
+        PERFORM billing.adjust_drafts(batch);
         INSERT INTO billing.credit_balance_transactions
             (credit_grant, type, reason, amount, invoice, invoice_line, effective_at, created)
         SELECT a.used ->> 'credit_grant', 'debit', 'credits_applied', (a.used ->> 'amount')::bigint, i.id, l.id, t.at, t.at

@@ -253,7 +253,7 @@ BEGIN
     END IF;
     UPDATE billing.discounts d SET ended_at = as_of WHERE d.id = ANY (listed) AND d.id <> ALL (result);
     IF object_kind = 'invoice' THEN
-        PERFORM billing.total_drafts(ARRAY[object_id], billing.adjust_drafts(ARRAY[object_id]));
+        PERFORM billing.adjust_drafts(ARRAY[object_id]);
     END IF;
     RETURN result;
 END $$;

@@ -20,6 +20,7 @@ CREATE TABLE billing.invoice_lines (
     credit_amounts jsonb,
     tax_amount bigint NOT NULL DEFAULT 0,
     taxes jsonb,
+    invoice_item text,
     CONSTRAINT invoice_lines_period_ordered CHECK (period_start < period_end),
     CONSTRAINT invoice_lines_usage_never_prorated CHECK (kind = 'licensed' OR NOT proration)
 );
@@ -63,6 +64,7 @@ COMMENT ON COLUMN billing.invoice_lines.taxes IS
 'tax_amount by rate: [{"tax_rate", "amount", "tax_behavior", "taxable_amount", "taxability_reason"}], tax_behavior being inclusive (part
 of the line''s amount) or exclusive (on top), taxability_reason standard_rated, zero_rated, customer_exempt or
 reverse_charge. NULL where there is no rate.';
+COMMENT ON COLUMN billing.invoice_lines.invoice_item IS 'The invoice item that it came from; NULL without one.';
 COMMENT ON INDEX billing.invoice_lines_invoice_idx IS 'Finds the lines of an invoice.';
 COMMENT ON INDEX billing.invoice_lines_subscription_item_idx IS 'Finds what was billed for an item and period.';
 SELECT pg_catalog.pg_extension_config_dump('billing.invoice_lines', '');

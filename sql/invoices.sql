@@ -31,6 +31,7 @@ CREATE TABLE billing.invoices (
     total_credit_amount bigint NOT NULL DEFAULT 0,
     total_tax_amount bigint NOT NULL DEFAULT 0,
     total_exclusive_tax_amount bigint NOT NULL DEFAULT 0,
+    default_tax_rates text[],
     CONSTRAINT invoices_period_ordered CHECK (period_start <= period_end),
     -- As numeric: a sum on the way may leave bigint though the total does not.
     CONSTRAINT invoices_total_of_subtotal CHECK (
@@ -96,6 +97,8 @@ COMMENT ON COLUMN billing.invoices.total_credit_amount IS
 COMMENT ON COLUMN billing.invoices.total_tax_amount IS 'Tax over all lines, inclusive and exclusive together.';
 COMMENT ON COLUMN billing.invoices.total_exclusive_tax_amount IS
 'The part of total_tax_amount that comes on top; the rest is within the lines'' amounts.';
+COMMENT ON COLUMN billing.invoices.default_tax_rates IS
+'Tax rates of the lines that have none of their own; NULL: the subscription''s.';
 SELECT pg_catalog.pg_extension_config_dump('billing.invoices', '');
 
 CREATE FUNCTION billing.invoices_check() RETURNS trigger
