@@ -109,6 +109,9 @@ BEGIN
         due := billing.drafts_due(until, bill_batch.batch_size);
         PERFORM billing.rate_drafts(due);
         PERFORM billing.finalize_due(until, due);
+        IF due = '{}' THEN
+            PERFORM billing.expire_credits(until);
+        END IF;
     END IF;
     UPDATE billing.billing_runs r
     SET done = r.done + cardinality(subscriptions) + cardinality(due), made = r.made + cardinality(drafts),

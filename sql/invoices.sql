@@ -51,8 +51,9 @@ CREATE TABLE billing.invoices (
     from_invoice text COLLATE "C" REFERENCES billing.invoices,
     regenerated_as text COLLATE "C" REFERENCES billing.invoices,
     CONSTRAINT invoices_period_ordered CHECK (period_start <= period_end),
-    CONSTRAINT invoices_total_of_subtotal
-        CHECK (total = subtotal - total_discount_amount - total_credit_amount + total_exclusive_tax_amount),
+    -- As numeric: a sum on the way may leave bigint though the total does not.
+    CONSTRAINT invoices_total_of_subtotal CHECK (
+        total = subtotal::numeric - total_discount_amount - total_credit_amount + total_exclusive_tax_amount),
     CONSTRAINT invoices_subscription_unless_manual CHECK (billing_reason = 'manual' OR subscription IS NOT NULL),
     CONSTRAINT invoices_paid_in_full CHECK (status <> 'paid' OR amount_remaining = 0),
     CONSTRAINT invoices_amount_paid_with_status CHECK (status = 'paid' OR amount_paid = 0),
@@ -94,8 +95,7 @@ COMMENT ON COLUMN billing.invoices.period_end IS
 'End (exclusive) of that period; equal to period_start on a first invoice, which bills no usage.';
 COMMENT ON COLUMN billing.invoices.subtotal IS 'Sum of the lines'' amounts.';
 COMMENT ON COLUMN billing.invoices.total IS
-'subtotal - total_discount_amount - total_credit_amount + total_exclusive_tax_amount. Negative when more is taken back
-than is billed.';
+'subtotal less discounts and credits, plus exclusive tax. Negative when late usage took back more than is billed.';
 COMMENT ON COLUMN billing.invoices.amount_due IS
 'What the customer is to pay: total + starting_balance - ending_balance; on a draft, total without the balance. Never
 negative.';
@@ -143,6 +143,14 @@ COMMENT ON COLUMN billing.invoices.marked_uncollectible_at IS
 'When it was marked uncollectible, also if paid or voided later; else NULL.';
 COMMENT ON COLUMN billing.invoices.finalization_error IS
 'Why generate_invoices leaves this draft a draft, such as an amount beyond bigint; NULL when nothing is wrong.';
+COMMENT ON COLUMN billing.invoices.total_discount_amount IS 'What discounts take off, over all lines.';
+COMMENT ON COLUMN billing.invoices.total_credit_amount IS
+'What credit grants pay, over all lines; on a draft, what they would.';
+COMMENT ON COLUMN billing.invoices.total_tax_amount IS 'Tax over all lines, inclusive and exclusive together.';
+COMMENT ON COLUMN billing.invoices.total_exclusive_tax_amount IS
+'The part of total_tax_amount that comes on top; the rest is within the lines'' amounts.';
+COMMENT ON COLUMN billing.invoices.default_tax_rates IS
+'Tax rates of the lines that have none of their own; NULL: the subscription''s.';
 SELECT pg_catalog.pg_extension_config_dump('billing.invoices', '');
 
 CREATE FUNCTION billing.invoices_check() RETURNS trigger

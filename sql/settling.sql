@@ -72,6 +72,7 @@ BEGIN
         INSERT INTO billing.customer_balance_transactions (customer, currency, amount, type, invoice, created)
         SELECT t.customer, t.currency, -t.amount, 'unapplied_from_invoice', t.invoice, settle_invoice.as_of
         FROM billing.customer_balance_transactions t WHERE t.invoice = found.id;
+        PERFORM billing.reinstate_credits(found.id, settle_invoice.as_of);
     END IF;
     RETURN found.id;
 END $$;

@@ -1,5 +1,3 @@
-CREATE FUNCTION billing.adjust_drafts(invoices text[]) RETURNS void LANGUAGE sql AS $$ SELECT $$;
-COMMENT ON FUNCTION billing.adjust_drafts(text[]) IS 'stub';
 CREATE FUNCTION billing.pending_items(subscription billing.subscriptions, before timestamptz)
 RETURNS TABLE (id text, created timestamptz, subscription_item text, price text, kind text, description text, quantity numeric, amount bigint, period_start timestamptz, period_end timestamptz, discountable boolean)
 LANGUAGE sql STABLE AS $$

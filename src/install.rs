@@ -83,7 +83,16 @@ extension_sql_file!(
     name = "stubs",
     requires = ["customer_balance_transactions"]
 );
-extension_sql_file!("../sql/rating.sql", name = "rating", requires = ["stubs"]);
+extension_sql_file!("../sql/coupons.sql", name = "coupons", requires = ["stubs"]);
+extension_sql_file!("../sql/discounts.sql", name = "discounts", requires = ["coupons"]);
+extension_sql_file!("../sql/tax_rates.sql", name = "tax_rates", requires = ["discounts"]);
+extension_sql_file!(
+    "../sql/credit_grants.sql",
+    name = "credit_grants",
+    requires = ["tax_rates"]
+);
+extension_sql_file!("../sql/adjusting.sql", name = "adjusting", requires = ["credit_grants"]);
+extension_sql_file!("../sql/rating.sql", name = "rating", requires = ["adjusting"]);
 extension_sql_file!("../sql/late_usage.sql", name = "late_usage", requires = ["rating"]);
 extension_sql_file!("../sql/drafting.sql", name = "drafting", requires = ["late_usage"]);
 extension_sql_file!("../sql/preview.sql", name = "preview", requires = ["drafting"]);

@@ -72,6 +72,7 @@ fn other_value(column: &str, kind: &str) -> String {
         "bigint" | "integer" | "numeric" => format!("coalesce({column}, 0) + 1"),
         "timestamp with time zone" => format!("coalesce({column}, 'epoch') + interval '1 second'"),
         "boolean" => format!("NOT {column}"),
+        "jsonb" => format!("coalesce({column}, '[]') || '[{{}}]'"),
         _ => panic!("no other value for {column} {kind}"),
     }
 }
