@@ -13,7 +13,6 @@ CREATE TABLE billing.invoice_lines (
     proration boolean NOT NULL DEFAULT false,
     kind text NOT NULL CONSTRAINT invoice_lines_kind_known
         CHECK (kind IN ('licensed', 'usage', 'late_usage', 'unused_time', 'item')),
-    usage_state text,
     discount_amount bigint NOT NULL DEFAULT 0
         CONSTRAINT invoice_lines_discount_amount_positive CHECK (discount_amount >= 0),
     credit_amount bigint NOT NULL DEFAULT 0 CONSTRAINT invoice_lines_credit_amount_positive CHECK (credit_amount >= 0),
@@ -52,9 +51,6 @@ COMMENT ON COLUMN billing.invoice_lines.proration IS
 COMMENT ON COLUMN billing.invoice_lines.kind IS
 'licensed (in advance), usage (of the period that ended), late_usage (of an earlier period, arrived since it was
 invoiced), unused_time (given back of a licensed item) or item (added by hand).';
-COMMENT ON COLUMN billing.invoice_lines.usage_state IS
-'State of the usage buckets when this was rated: another state later means that usage may have changed. NULL for
-licensed lines.';
 COMMENT ON COLUMN billing.invoice_lines.discountable IS
 'Whether discounts may take something off; a line below zero is never discounted, whatever this says.';
 COMMENT ON COLUMN billing.invoice_lines.discount_amount IS 'What discounts take off the amount, in minor units.';
