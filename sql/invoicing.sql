@@ -10,6 +10,8 @@ SET plan_cache_mode = force_custom_plan AS $$
 DECLARE
     due text[];
     batch text[];
+    items text[];
+    takers text[];
     made text[] := '{}';
 BEGIN
     LOOP  -- one round ends one period of every subscription that is due
@@ -18,6 +20,12 @@ BEGIN
         FROM (SELECT s.id FROM billing.subscriptions s
               WHERE s.next_invoice_at <= make_drafts.as_of
                 AND (make_drafts.subscription IS NULL OR s.id = make_drafts.subscription)
+                -- What waits for any subscription of a customer goes to the one that is due first, so those take turns.
+                AND (make_drafts.subscription IS NOT NULL OR NOT EXISTS (
+                    SELECT FROM billing.invoice_items x
+                    JOIN billing.subscriptions o ON o.customer = x.customer AND o.currency = x.currency
+                    WHERE x.customer = s.customer AND x.currency = s.currency AND x.subscription IS NULL
+                      AND x.invoice IS NULL AND (o.next_invoice_at, o.id) < (s.next_invoice_at, s.id)))
               ORDER BY s.id FOR NO KEY UPDATE) d;
         EXIT WHEN due IS NULL;
 
@@ -25,7 +33,7 @@ BEGIN
             SELECT s.id AS of_subscription, l.*
             FROM billing.subscriptions s
             CROSS JOIN LATERAL billing.cycle_lines(s) WITH ORDINALITY AS l (subscription_item, price, description,
-                quantity, amount, period_start, period_end, proration, kind, place)
+                quantity, amount, period_start, period_end, proration, kind, discountable, invoice_item, place)
             WHERE s.id = ANY (due)
         ), drafts AS (
             INSERT INTO billing.invoices
@@ -39,14 +47,19 @@ BEGIN
         ), filled AS (
             INSERT INTO billing.invoice_lines
                 (invoice, subscription_item, price, kind, description, quantity, amount, period_start, period_end,
-                 proration)
+                 proration, discountable, invoice_item)
             SELECT d.id, l.subscription_item, l.price, l.kind, l.description, l.quantity, l.amount,
-                   l.period_start, l.period_end, l.proration
+                   l.period_start, l.period_end, l.proration, l.discountable, l.invoice_item
             FROM lines l JOIN drafts d ON d.subscription = l.of_subscription
             ORDER BY d.id, l.place
+            RETURNING invoice, invoice_item
         )
-        SELECT array_agg(d.id) INTO batch FROM drafts d;
+        SELECT (SELECT array_agg(d.id) FROM drafts d), array_agg(f.invoice_item), array_agg(f.invoice)
+        INTO batch, items, takers FROM filled f WHERE f.invoice_item IS NOT NULL;
         made := made || batch;
+        IF items IS NOT NULL THEN
+            PERFORM billing.take_items(items, takers);
+        END IF;
 
         UPDATE billing.subscriptions s
         SET status = CASE WHEN n.ends THEN 'canceled' ELSE 'active' END,
@@ -82,7 +95,7 @@ BEGIN
     made := billing.make_drafts(as_of);
     SELECT coalesce(array_agg(d.id), '{}') INTO due
     FROM (SELECT i.id FROM billing.subscriptions s JOIN billing.invoices i ON i.subscription = s.id
-          WHERE i.status = 'draft' AND i.created <= as_of - billing.setting_interval('finalization_delay')
+          WHERE i.status = 'draft' AND i.auto_advance AND i.created <= as_of - billing.setting_interval('finalization_delay')
           ORDER BY s.id, i.id FOR NO KEY UPDATE OF s, i) d;
     -- Rated last and once, with all usage that has come in while the drafts waited.
     PERFORM billing.rate_drafts(ARRAY(SELECT unnest(made) UNION SELECT unnest(due)));

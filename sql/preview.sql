@@ -25,9 +25,10 @@ BEGIN
            CASE l.kind WHEN 'usage' THEN r.quantity ELSE l.quantity END,
            CASE l.kind WHEN 'usage' THEN r.amount ELSE l.amount END,
            l.period_start, l.period_end, l.proration, l.kind, r.usage_state,
-           0::bigint, 0::bigint, 0::bigint, NULL::jsonb, NULL::jsonb, NULL::jsonb, true, NULL::text
+           0::bigint, 0::bigint, 0::bigint, NULL::jsonb, NULL::jsonb, NULL::jsonb, l.discountable, l.invoice_item
     FROM billing.cycle_lines(found) WITH ORDINALITY
-        AS l (subscription_item, price, description, quantity, amount, period_start, period_end, proration, kind, place)
+        AS l (subscription_item, price, description, quantity, amount, period_start, period_end, proration, kind,
+              discountable, invoice_item, place)
     -- Only usage is rated, up to and with as_of, so that what the caller has just recorded, in the same transaction
     -- too, is in it.
     -- A licensed line's period may not have begun: OFFSET keeps the planner from rating first.

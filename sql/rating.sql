@@ -74,10 +74,12 @@ in a trial, which is free. Errors: 22003 an amount beyond bigint. Internal.';
 
 CREATE FUNCTION billing.cycle_lines(subscription billing.subscriptions)
 RETURNS TABLE (subscription_item text, price text, description text, quantity numeric, amount bigint,
-               period_start timestamptz, period_end timestamptz, proration boolean, kind text)
+               period_start timestamptz, period_end timestamptz, proration boolean, kind text, discountable boolean,
+               invoice_item text)
 LANGUAGE sql STABLE AS $$
     (SELECT i.id, i.price, coalesce(p.price::jsonb ->> 'nickname', d.name, m.meter::jsonb ->> 'display_name', p.id),
-            0::numeric, 0::bigint, subscription.current_period_start, subscription.current_period_end, false, 'usage'
+            0::numeric, 0::bigint, subscription.current_period_start, subscription.current_period_end, false, 'usage',
+            true, NULL::text
      FROM billing.subscription_items i
      JOIN billing.prices p ON p.id = i.price
      JOIN billing.meters m ON m.event_name = p.meter
@@ -87,20 +89,18 @@ LANGUAGE sql STABLE AS $$
        AND subscription.current_period_start < subscription.current_period_end
      ORDER BY i.created, i.id)
     UNION ALL
-    (SELECT x.subscription_item, x.price, x.description, x.quantity, x.amount, x.period_start, x.period_end, true,
-            'licensed'
-     FROM billing.invoice_items x
-     WHERE x.subscription = subscription.id AND x.cycle_start = subscription.current_period_start
-     ORDER BY x.created, x.id)
+    (SELECT x.subscription_item, x.price, x.description, x.quantity, x.amount, x.period_start, x.period_end,
+            x.kind <> 'item', x.kind, x.discountable, x.id
+     FROM billing.pending_items(subscription, subscription.current_period_end) x)
     UNION ALL
-    (SELECT l.*, 'licensed'
+    (SELECT l.*, 'licensed', true, NULL
      FROM billing.subscription_period(subscription, subscription.current_period_end) n
      CROSS JOIN LATERAL billing.licensed_lines(subscription, n.period_start, n.period_end, n.whole) l
      WHERE NOT billing.subscription_ends(subscription))
 $$;
 COMMENT ON FUNCTION billing.cycle_lines(billing.subscriptions) IS
 'The lines of the invoice at the end of a subscription''s current period: its usage, not rated yet (quantity and
-amount 0; none of a trial), prorations of changes during it, and the licensed items of the next period unless the
+amount 0; none of a trial), the invoice items that wait for it, and the licensed items of the next period unless the
 subscription ends. Internal.';
 
 CREATE FUNCTION billing.late_usage_of_item(item text)
@@ -122,17 +122,21 @@ BEGIN
         JOIN billing.prices p ON p.id = i.price AND p.meter = u.event_name
         WHERE i.id = late_usage_of_item.item);
     -- Lines of a void invoice count as billed: voiding waives them, it does not move them to the next invoice. But what was
-    -- waived is not given back as credit either.
+    -- waived, or credited by a credit note, is not given back as credit either. What was regenerated was never billed.
     RETURN QUERY
     SELECT late_usage_of_item.item, b.price, b.description, r.quantity,
            CASE WHEN r.amount IS NOT NULL THEN greatest(r.amount - b.amount, -b.asked)::bigint END,
            b.period_start, b.period_end, r.usage_state
     FROM (
         SELECT l.price, l.period_start, l.period_end, i.customer, sum(l.amount) AS amount,
-               greatest(coalesce(sum(l.amount) FILTER (WHERE i.status <> 'void'), 0), 0) AS asked,
+               greatest(coalesce(sum(l.amount - coalesce(c.amount, 0)) FILTER (WHERE i.status <> 'void'), 0), 0) AS asked,
                'Late usage: ' || min(l.description) FILTER (WHERE l.kind = 'usage') AS description,
                (array_agg(l.usage_state ORDER BY l.id DESC))[1] AS usage_state
-        FROM billing.invoice_lines l JOIN billing.invoices i ON i.id = l.invoice
+        FROM billing.invoice_lines l
+        JOIN billing.invoices i ON i.id = l.invoice AND i.regenerated_as IS NULL
+        LEFT JOIN LATERAL (
+            SELECT sum(n.amount) AS amount FROM billing.credit_note_lines n JOIN billing.credit_notes o ON o.id = n.credit_note
+            WHERE n.invoice_line = l.id AND o.status = 'issued') c ON true
         WHERE l.subscription_item = late_usage_of_item.item AND l.kind IN ('usage', 'late_usage')
         GROUP BY l.price, l.period_start, l.period_end, i.customer
         HAVING bool_or(l.kind = 'usage' AND i.status <> 'draft')

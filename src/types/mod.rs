@@ -1,6 +1,7 @@
 //! The three value types. Their text is the JSON object that Stripe's API uses for that object, normalised on output;
 //! their stored form is a version byte followed by a compact encoding in which equal values have equal bytes.
 
+mod bill;
 mod currency;
 mod invalid;
 mod item;
@@ -16,6 +17,7 @@ mod time;
 #[cfg(test)]
 mod tests;
 
+pub use bill::normalised_bill;
 pub use invalid::{Invalid, Kind};
 pub use item::Item;
 pub use meter::{EventTimeWindow, Formula, Meter};

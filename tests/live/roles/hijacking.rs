@@ -7,6 +7,7 @@ const INLINED: &[&str] = &[
     "alert_period",
     "cycle_lines",
     "licensed_lines",
+    "pending_items",
     "subscription_ends",
     "subscription_period",
 ];
