@@ -101,7 +101,14 @@ BEGIN
     SELECT r.as_of INTO until FROM billing.billing_runs r WHERE r.id = bill_batch.run;
     PERFORM billing.lock_usage();
     subscriptions := ARRAY(
-        SELECT s.id FROM billing.subscriptions s WHERE s.next_invoice_at <= until
+        SELECT s.id FROM billing.subscriptions s
+        WHERE s.next_invoice_at <= until
+          -- As in billing.make_drafts: what waits for any subscription goes to the one that is due first.
+          AND NOT EXISTS (
+              SELECT FROM billing.invoice_items x
+              JOIN billing.subscriptions o ON o.customer = x.customer AND o.currency = x.currency
+              WHERE x.customer = s.customer AND x.currency = s.currency AND x.subscription IS NULL
+                AND x.invoice IS NULL AND (o.next_invoice_at, o.id) < (s.next_invoice_at, s.id))
         ORDER BY s.next_invoice_at, s.id LIMIT bill_batch.batch_size FOR NO KEY UPDATE SKIP LOCKED);
     IF subscriptions <> '{}' THEN
         drafts := billing.end_periods(subscriptions);

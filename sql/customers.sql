@@ -7,8 +7,13 @@ CREATE TABLE billing.customers (
     metadata jsonb NOT NULL DEFAULT '{}' CONSTRAINT customers_metadata_object CHECK (jsonb_typeof(metadata) = 'object'),
     created timestamptz NOT NULL DEFAULT now(),
     tax_exempt text NOT NULL DEFAULT 'none'
-        CONSTRAINT customers_tax_exempt_known CHECK (tax_exempt IN ('none', 'exempt', 'reverse'))
+        CONSTRAINT customers_tax_exempt_known CHECK (tax_exempt IN ('none', 'exempt', 'reverse')),
+    invoice_prefix text COLLATE "C" CONSTRAINT customers_invoice_prefix_form
+        CHECK (invoice_prefix ~ '^[A-Z0-9]{3,12}$' AND invoice_prefix <> 'INV')
 );
+CREATE UNIQUE INDEX customers_invoice_prefix_key ON billing.customers (invoice_prefix)
+    WHERE invoice_prefix IS NOT NULL;
+COMMENT ON INDEX billing.customers_invoice_prefix_key IS 'Numbers of two customers never meet.';
 COMMENT ON TABLE billing.customers IS
 'Whom usage is recorded for and invoices are made out to. Rows may be inserted and updated directly; a customer with a
 subscription or an invoice cannot be deleted.';
@@ -21,6 +26,9 @@ COMMENT ON COLUMN billing.customers.created IS 'When the row was made.';
 COMMENT ON COLUMN billing.customers.tax_exempt IS
 'none, exempt (owes no tax) or reverse (owes it to the tax office itself: reverse charge). Counts when an invoice is
 finalized.';
+COMMENT ON COLUMN billing.customers.invoice_prefix IS
+'What the numbers of its invoices begin with where billing.invoice_numbering is customer: 3 to 12 of A-Z and 0-9, but
+not INV. NULL: one is made with its first such number.';
 SELECT pg_catalog.pg_extension_config_dump('billing.customers', '');
 
 CREATE FUNCTION billing.customers_check() RETURNS trigger

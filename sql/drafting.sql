@@ -16,6 +16,12 @@ BEGIN
             SELECT s.id FROM billing.subscriptions s
             WHERE s.next_invoice_at <= make_drafts.as_of
               AND (make_drafts.subscription IS NULL OR s.id = make_drafts.subscription)
+              -- What waits for any subscription of a customer goes to the one that is due first, so those take turns.
+              AND (make_drafts.subscription IS NOT NULL OR NOT EXISTS (
+                  SELECT FROM billing.invoice_items x
+                  JOIN billing.subscriptions o ON o.customer = x.customer AND o.currency = x.currency
+                  WHERE x.customer = s.customer AND x.currency = s.currency AND x.subscription IS NULL
+                    AND x.invoice IS NULL AND (o.next_invoice_at, o.id) < (s.next_invoice_at, s.id)))
             ORDER BY s.id FOR NO KEY UPDATE);
         EXIT WHEN due = '{}';
         FOR nth IN 1 .. cardinality(due) BY 10000 LOOP

@@ -63,8 +63,18 @@ CREATE FUNCTION billing.late_usage() RETURNS text
     AS 'MODULE_PATHNAME', 'late_usage_wrapper' LANGUAGE c STABLE PARALLEL SAFE;
 COMMENT ON FUNCTION billing.late_usage() IS 'The setting billing.late_usage: next_invoice or ignore.';
 
+CREATE FUNCTION billing.invoice_numbering() RETURNS text
+    AS 'MODULE_PATHNAME', 'invoice_numbering_wrapper' LANGUAGE c STABLE PARALLEL SAFE;
+COMMENT ON FUNCTION billing.invoice_numbering() IS 'The setting billing.invoice_numbering: account or customer.';
+
 CREATE FUNCTION billing.require_supported(subscription billing.subscription) RETURNS void
     AS 'MODULE_PATHNAME', 'require_supported_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION billing.require_supported(billing.subscription) IS
     'An object that Stripe returned can be cast whatever it holds; this raises 0A000, naming the field, for one that means money and '
     'is not built yet, so that nothing is billed as if it were not there. Internal.';
+
+CREATE FUNCTION billing.normalised_bill(kind text, object text) RETURNS text
+    AS 'MODULE_PATHNAME', 'normalised_bill_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION billing.normalised_bill(text, text) IS
+    'The JSON of an invoice_item, an invoice_item_change, an invoice or a credit_note as somebody wrote it, checked and normalised. '
+    '22P02: no JSON object; 22023: a field breaks a rule; 0A000: a field that is not built yet; NULL in, NULL out. Internal.';

@@ -166,7 +166,7 @@ BEGIN
             USING ERRCODE = 'invalid_parameter_value', HINT = 'What is invoiced already cannot change.';
     END IF;
     SELECT max(x.created) INTO last_change FROM billing.invoice_items x
-    WHERE x.subscription = found.id AND x.cycle_start = found.current_period_start;
+    WHERE x.subscription = found.id AND x.kind <> 'item' AND x.invoice IS NULL;
     IF as_of < last_change THEN
         RAISE EXCEPTION 'as_of % is before the last change of subscription "%", of %', as_of, found.id, last_change
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Changes are prorated in their order.';
@@ -195,9 +195,10 @@ BEGIN
         RETURN;
     END IF;
     INSERT INTO billing.invoice_items
-        (subscription, cycle_start, subscription_item, price, description, quantity, amount, period_start, period_end,
-         created)
-    SELECT subscription.id, subscription.current_period_start, i.id, i.price,
+        (customer, currency, subscription, subscription_item, price, kind, discountable, description, quantity, amount,
+         period_start, period_end, created)
+    SELECT subscription.customer, subscription.currency, subscription.id, i.id, i.price,
+           CASE WHEN sign < 0 THEN 'unused_time' ELSE 'licensed' END, false,
            CASE WHEN sign < 0 THEN 'Unused time: ' ELSE 'Remaining time: ' END
                || prorate_subscription.quantity || ' × ' || coalesce(p.price::jsonb ->> 'nickname', d.name, p.id),
            prorate_subscription.quantity,

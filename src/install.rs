@@ -27,7 +27,8 @@ extension_sql_file!("../sql/functions.sql", name = "functions", requires = ["typ
 extension_sql_file!("../sql/arguments.sql", name = "arguments", requires = ["functions"]);
 extension_sql_file!("../sql/announcing.sql", name = "announcing", requires = ["arguments"]);
 extension_sql_file!("../sql/customers.sql", name = "customers", requires = ["announcing"]);
-extension_sql_file!("../sql/products.sql", name = "products", requires = ["customers"]);
+extension_sql_file!("../sql/currencies.sql", name = "currencies", requires = ["customers"]);
+extension_sql_file!("../sql/products.sql", name = "products", requires = ["currencies"]);
 extension_sql_file!("../sql/meters.sql", name = "meters", requires = ["products"]);
 extension_sql_file!("../sql/prices.sql", name = "prices", requires = ["meters"]);
 extension_sql_file!("../sql/meter_events.sql", name = "meter_events", requires = ["prices"]);
@@ -74,9 +75,14 @@ extension_sql_file!(
     requires = ["invoice_items"]
 );
 extension_sql_file!(
+    "../sql/credit_notes.sql",
+    name = "credit_notes",
+    requires = ["invoice_lines"]
+);
+extension_sql_file!(
     "../sql/customer_balance_transactions.sql",
     name = "customer_balance_transactions",
-    requires = ["invoice_lines"]
+    requires = ["credit_notes"]
 );
 extension_sql_file!(
     "../sql/stubs.sql",
@@ -109,7 +115,17 @@ extension_sql_file!(
     name = "subscribing",
     requires = ["billing_runs"]
 );
-extension_sql_file!("../sql/settling.sql", name = "settling", requires = ["subscribing"]);
-extension_sql_file!("../sql/worker.sql", name = "worker", requires = ["settling"]);
+extension_sql_file!(
+    "../sql/invoicing_by_hand.sql",
+    name = "invoicing_by_hand",
+    requires = ["subscribing"]
+);
+extension_sql_file!(
+    "../sql/settling.sql",
+    name = "settling",
+    requires = ["invoicing_by_hand"]
+);
+extension_sql_file!("../sql/crediting.sql", name = "crediting", requires = ["settling"]);
+extension_sql_file!("../sql/worker.sql", name = "worker", requires = ["crediting"]);
 extension_sql_file!("../sql/status.sql", name = "status", requires = ["worker"]);
 extension_sql_file!("../sql/grants.sql", name = "grants", requires = ["status"], finalize);

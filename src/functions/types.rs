@@ -6,9 +6,9 @@ use pgrx::datum::Internal;
 use pgrx::prelude::*;
 
 use crate::pg::error::{Result, error};
-use crate::pg::text::utf8;
+use crate::pg::text::{Text, utf8};
 use crate::pg::wire;
-use crate::types::{Meter, Price, StripeObject, Subscription};
+use crate::types::{self, Meter, Price, StripeObject, Subscription};
 
 fn parse<T: StripeObject>(text: &str) -> Result<Vec<u8>> {
     Ok(T::parse(text)?.to_bytes()?)
@@ -87,4 +87,15 @@ fn value_hash_extended(value: &[u8], seed: i64) -> i64 {
 #[pg_extern(sql = false)]
 fn require_supported(subscription: &[u8]) -> Result<()> {
     Ok(Subscription::from_bytes(subscription)?.refuse_unsupported()?)
+}
+
+/// The JSON of something put on a bill by hand, checked and normalised.
+#[pg_extern(sql = false)]
+fn normalised_bill(kind: Text, object: Text) -> Result<String> {
+    types::normalised_bill(&kind.0, &object.0)?.ok_or_else(|| {
+        error(
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            format!("\"{}\" is no kind of request", kind.0),
+        )
+    })
 }

@@ -1,6 +1,7 @@
 //! The three value types. Their text is the JSON object that Stripe's API uses for that object, normalised on output;
 //! their stored form is a version byte followed by a compact encoding in which equal values have equal bytes.
 
+mod bill;
 mod coupon;
 mod credit_grant;
 mod currency;
@@ -22,6 +23,7 @@ mod time;
 #[cfg(test)]
 mod tests;
 
+pub use bill::normalised_bill;
 pub use coupon::coupon;
 pub use credit_grant::{credit_grant, credit_grant_changes};
 pub use currency::exponent as currency_exponent;

@@ -235,6 +235,14 @@ impl Object {
             .map_err(|rule| self.error(field, Some(&value), rule))
     }
 
+    /// Takes the minus sign off a decimal, for a field that may be negative.
+    pub fn drop_sign(&mut self, field: &str) {
+        if let Some(value) = self.fields.get_mut(field) {
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            *value = Value::String(text.strip_prefix('-').unwrap_or(&text).to_owned());
+        }
+    }
+
     /// One of a few words.
     pub fn choice<T: Copy>(&mut self, field: &str, options: &[(&str, T)]) -> Result<Option<T>, Invalid> {
         let Some(value) = self.take(field) else { return Ok(None) };

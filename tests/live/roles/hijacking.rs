@@ -10,6 +10,7 @@ const INLINED: &[&str] = &[
     "item_period",
     "licensed_lines",
     "price_label",
+    "pending_items",
     "subscription_ends",
     "subscription_period",
     "usage_amount",
