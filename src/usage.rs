@@ -87,5 +87,7 @@ fn ranges(from: Arg, to: Arg) -> Vec<(Micros, Micros)> {
     let (Some(from), Some(to)) = (bounds(from), bounds(to)) else {
         return Vec::new();
     };
-    (0..from.len()).filter_map(|i| Some((from.get(i)?, to.get(i)?))).collect()
+    (0..from.len())
+        .filter_map(|i| Some((from.get(i)?, to.get(i)?)))
+        .collect()
 }

@@ -13,11 +13,7 @@ pub fn of_text(text: pg_sys::Datum, modulus: usize) -> usize {
         let function = HASH.with(UnsafeCell::get);
         let function = (*function).get_or_insert_with(|| {
             let mut found = pg_sys::FmgrInfo::default();
-            pg_sys::fmgr_info_cxt(
-                pg_sys::F_HASHTEXTEXTENDED.into(),
-                &mut found,
-                pg_sys::TopMemoryContext,
-            );
+            pg_sys::fmgr_info_cxt(pg_sys::F_HASHTEXTEXTENDED.into(), &mut found, pg_sys::TopMemoryContext);
             found
         });
         pg_sys::compute_partition_hash_value(1, function, &pg_sys::Oid::from(C_COLLATION), &text, &false)
