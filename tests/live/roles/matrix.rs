@@ -325,7 +325,7 @@ fn nothing_else_is_open_to_anyone() {
                  UNION ALL SELECT 'no USAGE of the schema' WHERE NOT has_schema_privilege('{role}', 'billing', 'USAGE')
                  UNION ALL SELECT relname FROM pg_class WHERE relnamespace = 'billing'::regnamespace 
                      AND CASE WHEN relkind = 'S' THEN has_sequence_privilege('{role}', oid, 'USAGE, SELECT, UPDATE') END
-                 -- Partitions are reached through meter_events.
+                 -- Partitions are reached through their tables.
                  UNION ALL SELECT relname FROM pg_class WHERE relnamespace = 'billing'::regnamespace AND relispartition
                      AND relkind = 'r' AND has_table_privilege('{role}', oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, TRIGGER')"
             ),
