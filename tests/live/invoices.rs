@@ -210,9 +210,26 @@ macro_rules! stories {
 }
 
 stories! {
-    beyond_bigint cancel grace intervals late_usage late_usage_ignored late_usage_volume licensed_and_metered minimum_maximum
-    minor_units month_end
-    price_models quantity_change send_invoice settle stub time_zone trial void_waives
+    beyond_bigint
+    cancel
+    grace
+    intervals
+    late_usage
+    late_usage_ignored
+    late_usage_volume
+    licensed_and_metered
+    matrix_pricing
+    minimum_maximum
+    minor_units
+    month_end
+    price_models
+    quantity_change
+    send_invoice
+    settle
+    stub
+    time_zone
+    trial
+    void_waives
 }
 
 /// Meter `calls`, customer `acme`, and prices `seat` (500, licensed), `call` (graduated, metered) and `package` (metered).
