@@ -70,7 +70,7 @@ BEGIN
         RAISE EXCEPTION 'batch_size % is below 1', start_billing_run.batch_size
             USING ERRCODE = 'invalid_parameter_value', HINT = 'It is the number of subscriptions in a transaction.';
     END IF;
-    PERFORM billing.roll_up();
+    PERFORM billing.roll_up(), billing.lock_usage();
     INSERT INTO billing.billing_runs (id, as_of, started_at, updated_at, pid, total)
     SELECT run, start_billing_run.as_of, clock_timestamp(), clock_timestamp(), pg_backend_pid(),
            (SELECT count(*) FROM billing.subscriptions s WHERE s.next_invoice_at <= start_billing_run.as_of)

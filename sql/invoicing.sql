@@ -66,7 +66,7 @@ DECLARE
     due text[];
 BEGIN
     PERFORM billing.require_time('as_of', as_of);
-    PERFORM billing.roll_up();
+    PERFORM billing.roll_up(), billing.lock_usage();
     made := billing.apply_due_changes(generate_invoices.as_of)
          || billing.bill_thresholds(generate_invoices.as_of)
          || billing.make_drafts(generate_invoices.as_of);

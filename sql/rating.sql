@@ -104,7 +104,12 @@ LANGUAGE sql STABLE ROWS 2 AS $$
         SELECT greatest(CASE WHEN (p."interval", p.interval_count)
                                   = (($1)."interval", ($1).interval_count)
                              THEN ($1).current_period_start
-                             ELSE greatest(lower(c.period), ($1).trial_end, ($1).start_date) END,
+                             -- The last invoice's end, where the anchor has moved since.
+                             ELSE greatest(lower(c.period), ($1).trial_end, ($1).start_date, (
+                                 SELECT max(l.period_end)
+                                 FROM billing.invoice_lines l JOIN billing.invoices v ON v.id = l.invoice
+                                 WHERE l.subscription_item = x.item AND l.kind = 'usage' AND v.regenerated_as IS NULL
+                                   AND v.billing_reason <> 'subscription_threshold')) END,
                         x.starts_at),
                least($2, x.ends_at)) w (period_start, period_end)
     WHERE w.period_start < w.period_end
