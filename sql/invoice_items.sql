@@ -88,12 +88,12 @@ BEGIN
         WHERE n.id IS NULL
            -- From waiting, from a draft, or from the void invoice that a draft replaces; to a draft, or to wait again.
            OR n.invoice IS DISTINCT FROM o.invoice
-              AND NOT (coalesce(was.status = 'draft' OR was.regenerated_as = n.invoice, true)
-                       AND coalesce(is_now.status = 'draft', true)
+              AND NOT ((o.invoice IS NULL OR was.status = 'draft' OR coalesce(was.regenerated_as = n.invoice, false))
+                       AND (n.invoice IS NULL OR is_now.status = 'draft')
                        AND to_jsonb(n) - 'invoice' = to_jsonb(o) - 'invoice')
            OR n.invoice IS NOT DISTINCT FROM o.invoice
               AND to_jsonb(n) IS DISTINCT FROM to_jsonb(o)
-              AND NOT (o.kind = 'item' AND coalesce(was.status = 'draft', true)
+              AND NOT (o.kind = 'item' AND (o.invoice IS NULL OR was.status = 'draft')
                        AND (n.customer, n.currency, n.kind, n.created, n.belongs_to_invoice)
                            = (o.customer, o.currency, o.kind, o.created, o.belongs_to_invoice)
                        AND n.subscription IS NOT DISTINCT FROM o.subscription)
@@ -144,6 +144,19 @@ COMMENT ON FUNCTION billing.pending_items(billing.subscriptions, timestamptz) IS
 'The items that wait for the next invoice of a subscription and were made before a time, in their order: its own (all
 of them on its last invoice), and those of the customer that name no subscription, if no other subscription of the
 customer is due earlier. The caller has the subscription locked. Internal.';
+
+CREATE FUNCTION billing.lock_pending_items(subscriptions text[]) RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    SELECT count(*) FROM (
+        SELECT FROM billing.invoice_items x
+        WHERE x.invoice IS NULL
+          AND x.customer IN (SELECT s.customer FROM billing.subscriptions s WHERE s.id = ANY (subscriptions))
+        ORDER BY x.id FOR NO KEY UPDATE OF x) locked;
+END;
+COMMENT ON FUNCTION billing.lock_pending_items(text[]) IS
+'Locks what waits for invoices of the customers of some subscriptions, which the caller has locked, so that no one-off
+invoice takes it before pending_items is asked. Internal.';
 
 CREATE FUNCTION billing.take_items(items text[], invoices text[]) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$

@@ -20,14 +20,16 @@ BEGIN
         FROM (SELECT s.id FROM billing.subscriptions s
               WHERE s.next_invoice_at <= make_drafts.as_of
                 AND (make_drafts.subscription IS NULL OR s.id = make_drafts.subscription)
-                -- What waits for any subscription of a customer goes to the one that is due first, so those take turns.
-                AND (make_drafts.subscription IS NOT NULL OR NOT EXISTS (
-                    SELECT FROM billing.invoice_items x
-                    JOIN billing.subscriptions o ON o.customer = x.customer AND o.currency = x.currency
-                    WHERE x.customer = s.customer AND x.currency = s.currency AND x.subscription IS NULL
-                      AND x.invoice IS NULL AND (o.next_invoice_at, o.id) < (s.next_invoice_at, s.id)))
               ORDER BY s.id FOR NO KEY UPDATE) d;
         EXIT WHEN due IS NULL;
+        PERFORM billing.lock_pending_items(due);
+        -- What waits for any subscription of a customer goes to the one that is due first, so those take turns.
+        SELECT array_agg(s.id) INTO due FROM billing.subscriptions s
+        WHERE s.id = ANY (due) AND (make_drafts.subscription IS NOT NULL OR NOT EXISTS (
+            SELECT FROM billing.invoice_items x
+            JOIN billing.subscriptions o ON o.customer = x.customer AND o.currency = x.currency
+            WHERE x.customer = s.customer AND x.currency = s.currency AND x.subscription IS NULL AND x.invoice IS NULL
+              AND (o.next_invoice_at, o.id) < (s.next_invoice_at, s.id)));
 
         WITH lines AS MATERIALIZED (
             SELECT s.id AS of_subscription, l.*
@@ -97,6 +99,11 @@ BEGIN
     FROM (SELECT i.id FROM billing.subscriptions s JOIN billing.invoices i ON i.subscription = s.id
           WHERE i.status = 'draft' AND i.auto_advance AND i.created <= as_of - billing.setting_interval('finalization_delay')
           ORDER BY s.id, i.id FOR NO KEY UPDATE OF s, i) d;
+    SELECT due || coalesce(array_agg(d.id), '{}') INTO due
+    FROM (SELECT i.id FROM billing.invoices i
+          WHERE i.subscription IS NULL AND i.status = 'draft' AND i.auto_advance AND i.line_count > 0
+            AND i.created <= as_of - billing.setting_interval('finalization_delay')
+          ORDER BY i.id FOR NO KEY UPDATE) d;
     -- Rated last and once, with all usage that has come in while the drafts waited.
     PERFORM billing.rate_drafts(ARRAY(SELECT unnest(made) UNION SELECT unnest(due)));
     PERFORM billing.finalize_drafts(ARRAY(
