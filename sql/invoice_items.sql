@@ -145,35 +145,40 @@ COMMENT ON FUNCTION billing.pending_items(billing.subscriptions, timestamptz) IS
 of them on its last invoice), and those of the customer that name no subscription, if no other subscription of the
 customer is due earlier. The caller has the subscription locked. Internal.';
 
-CREATE FUNCTION billing.lock_pending_items(subscriptions text[]) RETURNS void
-LANGUAGE sql SET search_path = pg_catalog, pg_temp
-BEGIN ATOMIC
-    SELECT count(*) FROM (
-        SELECT FROM billing.invoice_items x
-        WHERE x.invoice IS NULL
-          AND x.customer IN (SELECT s.customer FROM billing.subscriptions s WHERE s.id = ANY (subscriptions))
-        ORDER BY x.id FOR NO KEY UPDATE OF x) locked;
-END;
-COMMENT ON FUNCTION billing.lock_pending_items(text[]) IS
-'Locks what waits for invoices of the customers of some subscriptions, which the caller has locked, so that no one-off
-invoice takes it before pending_items is asked. Internal.';
-
 CREATE FUNCTION billing.take_items(items text[], invoices text[]) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
 #variable_conflict use_column
 DECLARE
     taken bigint;
+    emptied text[];
 BEGIN
+    PERFORM FROM billing.invoice_items x WHERE x.id = ANY (take_items.items) AND x.invoice IS NULL
+    ORDER BY x.id FOR NO KEY UPDATE;
     UPDATE billing.invoice_items x SET invoice = t.invoice
     FROM unnest(take_items.items, take_items.invoices) t (item, invoice)
     WHERE x.id = t.item AND x.invoice IS NULL;
     GET DIAGNOSTICS taken = ROW_COUNT;
-    IF taken <> cardinality(take_items.items) THEN
-        RAISE EXCEPTION 'another session took % of % invoice items', cardinality(take_items.items) - taken,
-                cardinality(take_items.items)
-            USING ERRCODE = 'serialization_failure', HINT = 'Try again.';
+    -- Changed since the caller read it.
+    UPDATE billing.invoice_lines l
+    SET price = x.price, description = x.description, quantity = x.quantity, amount = x.amount,
+        period_start = x.period_start, period_end = x.period_end, discountable = x.discountable
+    FROM billing.invoice_items x
+    WHERE x.id = ANY (take_items.items) AND x.kind = 'item' AND l.invoice_item = x.id AND l.invoice = x.invoice
+      AND (l.price, l.description, l.quantity, l.amount, l.period_start, l.period_end, l.discountable) IS DISTINCT FROM
+          (x.price, x.description, x.quantity, x.amount, x.period_start, x.period_end, x.discountable);
+    IF taken < cardinality(take_items.items) THEN
+        -- A one-off invoice, or a deletion, was faster.
+        WITH lost AS (
+            DELETE FROM billing.invoice_lines l USING unnest(take_items.items, take_items.invoices) t (item, invoice)
+            WHERE l.invoice_item = t.item AND l.invoice = t.invoice
+              AND NOT EXISTS (SELECT FROM billing.invoice_items x WHERE x.id = t.item AND x.invoice = t.invoice)
+            RETURNING l.invoice
+        )
+        SELECT array_agg(l.invoice) INTO emptied FROM lost l;
+        DELETE FROM billing.invoices i
+        WHERE i.id = ANY (emptied) AND NOT EXISTS (SELECT FROM billing.invoice_lines l WHERE l.invoice = i.id);
     END IF;
 END $$;
 COMMENT ON FUNCTION billing.take_items(text[], text[]) IS
-'Notes which draft carries each of some waiting items. The caller adds the lines. Errors: 40001 one waits no more.
-Internal.';
+'Notes which draft carries each of some waiting items. The caller has added their lines: that of an item which waits no
+more is taken off again, and a draft without lines is deleted. Internal.';

@@ -22,7 +22,6 @@ BEGIN
                 AND (make_drafts.subscription IS NULL OR s.id = make_drafts.subscription)
               ORDER BY s.id FOR NO KEY UPDATE) d;
         EXIT WHEN due IS NULL;
-        PERFORM billing.lock_pending_items(due);
         -- What waits for any subscription of a customer goes to the one that is due first, so those take turns.
         SELECT array_agg(s.id) INTO due FROM billing.subscriptions s
         WHERE s.id = ANY (due) AND (make_drafts.subscription IS NOT NULL OR NOT EXISTS (

@@ -135,7 +135,6 @@ const FOR_ADMINISTERING: &[&str] = &[
     "lock_draft",
     "lock_invoice",
     "lock_invoice_item",
-    "lock_pending_items",
     "lock_subscription",
     "maintain_partitions",
     "make_drafts",
