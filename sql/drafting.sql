@@ -169,7 +169,11 @@ BEGIN
     FROM lines l JOIN headers h ON (h.subscription).id = l.of_subscription
     WHERE l.invoice_item IS NOT NULL;
     IF items IS NOT NULL THEN
+        -- Somebody may have changed, taken or deleted one meanwhile: then its line follows, and a draft of no other line goes.
         PERFORM billing.take_items(items, items_for);
+        made := ARRAY(SELECT i.id FROM billing.invoices i WHERE i.id = ANY (made) ORDER BY i.id);
+        PERFORM billing.total_drafts(
+            ARRAY(SELECT i.id FROM billing.invoices i WHERE i.id = ANY (items_for) AND i.finalization_error IS NULL));
     END IF;
 
     UPDATE billing.subscriptions s

@@ -204,6 +204,7 @@ fn in_full_use() -> Database<'static> {
             "SELECT billing.mark_invoice_paid(id, '2026-03-02Z') FROM billing.invoices WHERE number = 'INV-000001'",
         )
         .unwrap();
+    bill_by_hand(&mut client);
     // Sealing tries again, so that the former partitions are sealed and the next is not.
     await_that("a partition is sealed", || {
         client.execute("SELECT billing.maintain_partitions()", &[]).unwrap();
@@ -227,6 +228,27 @@ fn in_full_use() -> Database<'static> {
     }
     assert!(number(&mut client, "SELECT count(*) FROM billing.alert_events") > 0);
     database
+}
+
+/// Items that wait and that are taken, credit notes of all kinds, balances, a minimum charge, an invoice made anew.
+fn bill_by_hand(client: &mut Client) {
+    client
+        .batch_execute(
+            r#"INSERT INTO billing.currencies VALUES ('usd', 50);
+               SELECT billing.adjust_customer_balance('acme', -20, 'usd', 'Goodwill', '2026-03-02Z');
+               SELECT billing.create_invoice_item('{"customer": "acme", "currency": "usd", "amount": 11}', 'ii_waits', '2026-04-02Z');
+               SELECT billing.create_invoice('{"customer": "acme", "currency": "usd", "lines": [{"amount": 100}, {"amount": -30}]}', 'in_hand', '2026-03-02Z');
+               SELECT billing.create_invoice('{"customer": "other", "currency": "usd", "lines": [{"amount": 20}]}', 'in_small', '2026-03-02Z');
+               SELECT billing.create_invoice('{"customer": "other", "currency": "usd", "lines": [{"amount": 200}]}', 'in_anew', '2026-03-02Z');
+               SELECT billing.finalize_invoice(id, '2026-03-02Z') FROM unnest('{in_hand,in_small,in_anew}'::text[]) id;
+               SELECT billing.create_credit_note('{"invoice": "in_hand", "amount": 15}', 'cn_open', '2026-03-03Z'),
+                      billing.create_credit_note('{"invoice": "in_hand", "amount": 5}', 'cn_void', '2026-03-03Z'),
+                      billing.void_credit_note('cn_void', '2026-03-03Z'),
+                      billing.regenerate_invoice('in_anew', '2026-03-03Z');
+               SELECT billing.create_credit_note(jsonb_build_object('invoice', id, 'amount', 15, 'credit_amount', 15), 'cn_paid', '2026-03-03Z')
+               FROM billing.invoices WHERE number = 'INV-000001'"#,
+        )
+        .unwrap();
 }
 
 /// Thirty events of every meter.

@@ -3,6 +3,7 @@
 mod alerts;
 mod bad_input;
 mod batches;
+mod billing_by_hand;
 mod catalog;
 mod cluster;
 mod comments;
