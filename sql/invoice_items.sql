@@ -12,6 +12,7 @@ CREATE TABLE billing.invoice_items (
     period_start timestamptz NOT NULL,
     period_end timestamptz NOT NULL,
     created timestamptz NOT NULL,
+    tax_rates text[],
     CONSTRAINT invoice_items_period_ordered CHECK (period_start < period_end)
 );
 CREATE INDEX invoice_items_subscription_idx ON billing.invoice_items (subscription, cycle_start);
@@ -30,6 +31,7 @@ COMMENT ON COLUMN billing.invoice_items.amount IS
 COMMENT ON COLUMN billing.invoice_items.period_start IS 'Start (inclusive) of the time given back or charged for.';
 COMMENT ON COLUMN billing.invoice_items.period_end IS 'End (exclusive) of that time.';
 COMMENT ON COLUMN billing.invoice_items.created IS 'The as_of of the change.';
+COMMENT ON COLUMN billing.invoice_items.tax_rates IS 'Its own tax rates; NULL: the invoice''s.';
 COMMENT ON INDEX billing.invoice_items_subscription_idx IS 'Finds what waits for the invoice of a period.';
 SELECT pg_catalog.pg_extension_config_dump('billing.invoice_items', '');
 

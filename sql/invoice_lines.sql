@@ -13,6 +13,14 @@ CREATE TABLE billing.invoice_lines (
     proration boolean NOT NULL DEFAULT false,
     kind text NOT NULL CONSTRAINT invoice_lines_kind_known CHECK (kind IN ('licensed', 'usage', 'late_usage')),
     usage_state text,
+    discountable boolean NOT NULL DEFAULT true,
+    discount_amount bigint NOT NULL DEFAULT 0,
+    discount_amounts jsonb,
+    credit_amount bigint NOT NULL DEFAULT 0,
+    credit_amounts jsonb,
+    tax_amount bigint NOT NULL DEFAULT 0,
+    taxes jsonb,
+    invoice_item text,
     CONSTRAINT invoice_lines_period_ordered CHECK (period_start < period_end),
     CONSTRAINT invoice_lines_usage_never_prorated CHECK (kind = 'licensed' OR NOT proration)
 );
@@ -41,6 +49,22 @@ invoiced).';
 COMMENT ON COLUMN billing.invoice_lines.usage_state IS
 'State of the usage buckets when this was rated: another state later means that usage may have changed. NULL for
 licensed lines.';
+COMMENT ON COLUMN billing.invoice_lines.discountable IS
+'Whether discounts may take something off; a line below zero is never discounted, whatever this says.';
+COMMENT ON COLUMN billing.invoice_lines.discount_amount IS 'What discounts take off the amount, in minor units.';
+COMMENT ON COLUMN billing.invoice_lines.discount_amounts IS
+'discount_amount by discount, in the order in which they applied: [{"discount", "amount"}]. NULL where none applies.';
+COMMENT ON COLUMN billing.invoice_lines.credit_amount IS
+'What credit grants pay of the rest, in minor units; on a draft, what they would.';
+COMMENT ON COLUMN billing.invoice_lines.credit_amounts IS
+'credit_amount by grant, in the order in which they were used: [{"credit_grant", "amount"}]. NULL where none is used.';
+COMMENT ON COLUMN billing.invoice_lines.tax_amount IS
+'Tax on what is left, inclusive and exclusive together, in minor units; negative on a line below zero.';
+COMMENT ON COLUMN billing.invoice_lines.taxes IS
+'tax_amount by rate: [{"tax_rate", "amount", "tax_behavior", "taxable_amount", "taxability_reason"}], tax_behavior being inclusive (part
+of the line''s amount) or exclusive (on top), taxability_reason standard_rated, zero_rated, customer_exempt or
+reverse_charge. NULL where there is no rate.';
+COMMENT ON COLUMN billing.invoice_lines.invoice_item IS 'The invoice item that it came from; NULL without one.';
 COMMENT ON INDEX billing.invoice_lines_invoice_idx IS 'Finds the lines of an invoice.';
 COMMENT ON INDEX billing.invoice_lines_subscription_item_idx IS 'Finds what was billed for an item and period.';
 SELECT pg_catalog.pg_extension_config_dump('billing.invoice_lines', '');

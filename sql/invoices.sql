@@ -27,8 +27,15 @@ CREATE TABLE billing.invoices (
     voided_at timestamptz,
     marked_uncollectible_at timestamptz,
     finalization_error text,
+    total_discount_amount bigint NOT NULL DEFAULT 0,
+    total_credit_amount bigint NOT NULL DEFAULT 0,
+    total_tax_amount bigint NOT NULL DEFAULT 0,
+    total_exclusive_tax_amount bigint NOT NULL DEFAULT 0,
+    default_tax_rates text[],
     CONSTRAINT invoices_period_ordered CHECK (period_start <= period_end),
-    CONSTRAINT invoices_total_of_subtotal CHECK (total = subtotal),
+    -- As numeric: a sum on the way may leave bigint though the total does not.
+    CONSTRAINT invoices_total_of_subtotal CHECK (
+        total = subtotal::numeric - total_discount_amount - total_credit_amount + total_exclusive_tax_amount),
     CONSTRAINT invoices_finalized_complete CHECK ((status <> 'draft') =
         (num_nulls(number, finalized_at, starting_balance, ending_balance) = 0)),
     CONSTRAINT invoices_draft_without_number CHECK (status <> 'draft' OR num_nonnulls(number, finalized_at) = 0),
@@ -61,7 +68,7 @@ COMMENT ON COLUMN billing.invoices.period_end IS
 'End (exclusive) of that period; equal to period_start on a first invoice, which bills no usage.';
 COMMENT ON COLUMN billing.invoices.subtotal IS 'Sum of the lines.';
 COMMENT ON COLUMN billing.invoices.total IS
-'subtotal, with nothing added or taken off yet. Negative when late usage took back more than is billed.';
+'subtotal less discounts and credits, plus exclusive tax. Negative when late usage took back more than is billed.';
 COMMENT ON COLUMN billing.invoices.amount_due IS
 'What the customer is to pay: total + starting_balance - ending_balance; on a draft, total without the balance. Never
 negative.';
@@ -84,6 +91,14 @@ COMMENT ON COLUMN billing.invoices.marked_uncollectible_at IS
 'When it was marked uncollectible, also if paid or voided later; else NULL.';
 COMMENT ON COLUMN billing.invoices.finalization_error IS
 'Why generate_invoices leaves this draft a draft, such as an amount beyond bigint; NULL when nothing is wrong.';
+COMMENT ON COLUMN billing.invoices.total_discount_amount IS 'What discounts take off, over all lines.';
+COMMENT ON COLUMN billing.invoices.total_credit_amount IS
+'What credit grants pay, over all lines; on a draft, what they would.';
+COMMENT ON COLUMN billing.invoices.total_tax_amount IS 'Tax over all lines, inclusive and exclusive together.';
+COMMENT ON COLUMN billing.invoices.total_exclusive_tax_amount IS
+'The part of total_tax_amount that comes on top; the rest is within the lines'' amounts.';
+COMMENT ON COLUMN billing.invoices.default_tax_rates IS
+'Tax rates of the lines that have none of their own; NULL: the subscription''s.';
 SELECT pg_catalog.pg_extension_config_dump('billing.invoices', '');
 
 CREATE FUNCTION billing.invoices_check() RETURNS trigger

@@ -31,6 +31,7 @@ CREATE TABLE billing.subscriptions (
     definition billing.subscription NOT NULL,
     created timestamptz NOT NULL,
     next_invoice_at timestamptz,
+    default_tax_rates text[],
     CONSTRAINT subscriptions_period_ordered CHECK (current_period_start <= current_period_end),
     CONSTRAINT subscriptions_trial_ordered
         CHECK (trial_start < trial_end AND (trial_start IS NULL) = (trial_end IS NULL)),
@@ -81,6 +82,7 @@ COMMENT ON COLUMN billing.subscriptions.definition IS
 COMMENT ON COLUMN billing.subscriptions.created IS 'The as_of of its creation.';
 COMMENT ON COLUMN billing.subscriptions.next_invoice_at IS
 'When its next invoice is due, which is current_period_end; NULL once nothing is left to bill.';
+COMMENT ON COLUMN billing.subscriptions.default_tax_rates IS 'Tax rates of the items that name none of their own; NULL: none.';
 COMMENT ON INDEX billing.subscriptions_next_invoice_at_idx IS 'Finds what generate_invoices has to bill.';
 COMMENT ON INDEX billing.subscriptions_customer_idx IS 'Finds the subscriptions of a customer.';
 SELECT pg_catalog.pg_extension_config_dump('billing.subscriptions', '');
@@ -92,6 +94,7 @@ CREATE TABLE billing.subscription_items (
     quantity bigint CONSTRAINT subscription_items_quantity_positive CHECK (quantity >= 0),
     created timestamptz NOT NULL,
     charged_quantity bigint,
+    tax_rates text[],
     metadata jsonb NOT NULL DEFAULT '{}'
         CONSTRAINT subscription_items_metadata_object CHECK (jsonb_typeof(metadata) = 'object'),
     CONSTRAINT subscription_items_subscription_price_key UNIQUE (subscription, price)
@@ -107,6 +110,8 @@ COMMENT ON COLUMN billing.subscription_items.created IS 'The as_of of its creati
 COMMENT ON COLUMN billing.subscription_items.charged_quantity IS
 'What the rest of the current period is charged for: quantity, unless that changed since without proration. Credits go by it,
 so that nothing is given back that was not charged. NULL for a metered item.';
+COMMENT ON COLUMN billing.subscription_items.tax_rates IS
+'Tax rates of its lines; NULL or empty: the subscription''s default_tax_rates.';
 COMMENT ON COLUMN billing.subscription_items.metadata IS
 'A JSON object that the application keeps here; it carries no meaning for billing.';
 COMMENT ON INDEX billing.subscription_items_price_idx IS 'Finds the subscriptions that use a price.';

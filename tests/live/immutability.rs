@@ -72,6 +72,8 @@ fn other_value(column: &str, kind: &str) -> String {
         "bigint" | "integer" | "numeric" => format!("coalesce({column}, 0) + 1"),
         "timestamp with time zone" => format!("coalesce({column}, 'epoch') + interval '1 second'"),
         "boolean" => format!("NOT {column}"),
+        "text[]" => format!("coalesce({column}, '{{}}') || '{{x}}'"),
+        "jsonb" => format!("coalesce({column}, '[]') || '[{{}}]'"),
         _ => panic!("no other value for {column} {kind}"),
     }
 }
@@ -245,7 +247,7 @@ fn nothing_that_money_depends_on_is_emptied_or_edited() {
     let (_database, mut client) = ledger();
     let before = facts(&mut client);
     for sql in [
-        "TRUNCATE billing.invoice_lines",
+        "TRUNCATE billing.invoice_lines CASCADE",
         "TRUNCATE billing.invoices CASCADE",
         "TRUNCATE billing.customers CASCADE",
         "TRUNCATE billing.prices CASCADE",
