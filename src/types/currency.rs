@@ -24,11 +24,16 @@ pub(super) fn take(object: &mut Object) -> Result<Option<String>, Invalid> {
     let Some(code) = object.text(FIELD, usize::MAX)? else {
         return Ok(None);
     };
-    let code = code.to_ascii_lowercase();
-    match CURRENCIES.binary_search(&code.as_str()) {
-        Ok(_) => Ok(Some(code)),
-        Err(_) => Err(object
+    match known(&code) {
+        Some(code) => Ok(Some(code)),
+        None => Err(object
             .error(FIELD, given.as_ref(), "is not a currency that Stripe knows")
             .with_hint("Give a three-letter ISO 4217 code in lowercase, such as usd.")),
     }
+}
+
+/// The code in lower case, if Stripe knows it.
+pub(super) fn known(code: &str) -> Option<String> {
+    let code = code.to_ascii_lowercase();
+    CURRENCIES.binary_search(&code.as_str()).is_ok().then_some(code)
 }

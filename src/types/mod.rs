@@ -1,6 +1,8 @@
 //! The three value types. Their text is the JSON object that Stripe's API uses for that object, normalised on output;
 //! their stored form is a version byte followed by a compact encoding in which equal values have equal bytes.
 
+mod coupon;
+mod credit_grant;
 mod currency;
 mod invalid;
 mod item;
@@ -11,16 +13,20 @@ mod model;
 mod object;
 mod price;
 mod subscription;
+mod tax_rate;
 mod time;
 
 #[cfg(test)]
 mod tests;
 
+pub use coupon::coupon;
+pub use credit_grant::{credit_grant, credit_grant_changes};
 pub use invalid::{Invalid, Kind};
 pub use item::Item;
 pub use meter::{EventTimeWindow, Formula, Meter};
 pub use price::{Charge, Price, Recurring, TaxBehavior, Usage};
 pub use subscription::{CollectionMethod, ProrationBehavior, Subscription};
+pub use tax_rate::tax_rate;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;

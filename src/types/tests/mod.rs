@@ -3,6 +3,7 @@
 
 mod meter;
 mod price;
+mod reductions;
 mod robustness;
 mod subscription;
 

@@ -5,16 +5,19 @@ use proptest::option;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-use super::super::{Kind, Meter, Price, StripeObject, Subscription};
+use super::super::{
+    Kind, Meter, Price, StripeObject, Subscription, coupon, credit_grant, credit_grant_changes, tax_rate,
+};
 use super::valid;
 
 /// Names and values that the types look for, so that random objects get past the first check.
 const WORDS: &str = "\
-    active amount billing_scheme billing_thresholds cancel_at count currency customer customer_mapping data day \
-    default_aggregation divide_by event_name event_payload_key formula id inf interval interval_count items \
-    metadata meter metered month now object per_unit price product quantity recurring round subscription tiered \
-    tiers tiers_mode transform_quantity trial_end type unit_amount unit_amount_decimal up up_to usage_type usd \
-    value_settings volume $serde_json::private::Number";
+    active amount amount_off applicability_config billing_scheme billing_thresholds cancel_at count currency \
+    customer customer_mapping data day default_aggregation display_name divide_by duration event_name \
+    event_payload_key formula id inclusive inf interval interval_count items metadata meter metered month monetary \
+    now object per_unit percent_off percentage price price_type product quantity recurring round scope subscription \
+    tiered tiers tiers_mode transform_quantity trial_end type unit_amount unit_amount_decimal up up_to usage_type \
+    usd value value_settings volume $serde_json::private::Number";
 
 fn word() -> impl Strategy<Value = String> {
     prop_oneof![4 => prop::sample::select(WORDS.split(' ').collect::<Vec<_>>()).prop_map(str::to_owned), 1 => ".{0,8}"]
@@ -129,6 +132,11 @@ fn never_panics(text: &str) {
     check::<Meter>(text);
     check::<Price>(text);
     check::<Subscription>(text);
+    for read in [coupon, tax_rate, credit_grant, credit_grant_changes] {
+        if let Ok(value) = read(text) {
+            assert_eq!(read(&value.to_string()), Ok(value));
+        }
+    }
 }
 
 proptest! {
