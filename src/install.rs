@@ -79,10 +79,19 @@ extension_sql_file!(
     requires = ["invoice_items"]
 );
 extension_sql_file!(
-    "../sql/rating.sql",
-    name = "rating",
+    "../sql/coupons.sql",
+    name = "coupons",
     requires = ["customer_balance_transactions"]
 );
+extension_sql_file!("../sql/discounts.sql", name = "discounts", requires = ["coupons"]);
+extension_sql_file!("../sql/tax_rates.sql", name = "tax_rates", requires = ["discounts"]);
+extension_sql_file!(
+    "../sql/credit_grants.sql",
+    name = "credit_grants",
+    requires = ["tax_rates"]
+);
+extension_sql_file!("../sql/adjusting.sql", name = "adjusting", requires = ["credit_grants"]);
+extension_sql_file!("../sql/rating.sql", name = "rating", requires = ["adjusting"]);
 extension_sql_file!("../sql/preview.sql", name = "preview", requires = ["rating"]);
 extension_sql_file!("../sql/invoicing.sql", name = "invoicing", requires = ["preview"]);
 extension_sql_file!("../sql/subscribing.sql", name = "subscribing", requires = ["invoicing"]);
