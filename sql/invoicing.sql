@@ -78,6 +78,11 @@ DECLARE
     delay interval := billing.setting_interval('finalization_delay');
     first_number bigint;
 BEGIN
+    PERFORM billing.redeem_discounts(finalize_drafts.invoices);
+    PERFORM billing.apply_credits(finalize_drafts.invoices, finalize_drafts.as_of);
+    finalize_drafts.invoices := ARRAY(
+        SELECT i.id FROM billing.invoices i
+        WHERE i.id = ANY (finalize_drafts.invoices) AND i.finalization_error IS NULL);
     IF cardinality(finalize_drafts.invoices) = 0 THEN
         RETURN;
     END IF;
@@ -151,6 +156,7 @@ BEGIN
     PERFORM billing.rate_drafts(ARRAY(SELECT unnest(made) UNION SELECT unnest(due)));
     PERFORM billing.finalize_drafts(ARRAY(
         SELECT i.id FROM billing.invoices i WHERE i.id = ANY (due) AND i.finalization_error IS NULL));
+    PERFORM billing.expire_credits(as_of);
     RETURN cardinality(made);
 END $$;
 COMMENT ON FUNCTION billing.generate_invoices(timestamptz) IS

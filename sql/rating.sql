@@ -187,6 +187,7 @@ BEGIN
     SET subtotal = CASE WHEN fits THEN sums.amount ELSE 0 END,
         total = CASE WHEN fits THEN sums.amount ELSE 0 END,
         amount_due = CASE WHEN fits THEN greatest(sums.amount, 0) ELSE 0 END,
+        total_discount_amount = 0, total_credit_amount = 0, total_tax_amount = 0, total_exclusive_tax_amount = 0,
         line_count = sums.count,
         finalization_error = CASE
             WHEN sums.unrated IS NOT NULL
@@ -197,7 +198,9 @@ BEGIN
           FROM billing.invoice_lines l WHERE l.invoice = ANY (rate_drafts.invoices) GROUP BY l.invoice) sums
     CROSS JOIN LATERAL (SELECT abs(sums.amount) <= 9223372036854775807) f (fits)
     WHERE i.id = sums.invoice;
+    PERFORM billing.adjust_drafts(rate_drafts.invoices);
 END $$;
 COMMENT ON FUNCTION billing.rate_drafts(text[]) IS
-'Rates the usage of drafts with what is known now, late usage of earlier periods too, and adds their lines up. The
-caller holds their locks. A draft whose amounts bigint cannot hold gets a finalization_error. Internal.';
+'Rates the usage of drafts with what is known now, late usage of earlier periods too, adds their lines up, and takes off
+or puts on discounts, credit and tax. The caller holds their locks. A draft whose amounts bigint cannot hold gets a
+finalization_error. Internal.';

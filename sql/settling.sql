@@ -68,6 +68,7 @@ BEGIN
             WHEN 'uncollectible' THEN settle_invoice.as_of ELSE i.marked_uncollectible_at END
     WHERE i.id = found.id;
     IF settle_invoice.status = 'void' THEN
+        PERFORM billing.reinstate_credits(found.id, settle_invoice.as_of);
         INSERT INTO billing.customer_balance_transactions (customer, currency, amount, type, invoice, created)
         SELECT t.customer, t.currency, -t.amount, 'unapplied_from_invoice', t.invoice, settle_invoice.as_of
         FROM billing.customer_balance_transactions t WHERE t.invoice = found.id;
