@@ -180,6 +180,16 @@ fn in_full_use() -> Database<'static> {
             .unwrap();
     }
     client
+        .batch_execute(
+            r#"SELECT billing.create_coupon('{"percent_off": 12.5, "duration": "forever"}', 'eighth');
+               SELECT billing.apply_discount('eighth', 'subscription', 'sub_acme', '2026-01-01Z');
+               SELECT billing.create_tax_rate('{"display_name": "VAT", "percentage": 19, "inclusive": true}', 'vat');
+               UPDATE billing.subscriptions SET default_tax_rates = '{vat}' WHERE id = 'sub_other';
+               SELECT billing.create_credit_grant('{"customer": "acme", "amount": {"type": "monetary", "monetary": {"currency": "usd",
+                   "value": 40}}, "applicability_config": {"scope": {"price_type": "metered"}}}', 'credit', '2026-01-01Z')"#,
+        )
+        .unwrap();
+    client
         .execute(
             "SELECT billing.create_alert('sum', 20, recurrence => 'per_period', title => 'twenty')",
             &[],
@@ -227,6 +237,7 @@ fn in_full_use() -> Database<'static> {
         assert!(there > 0, "no invoice is {state}");
     }
     assert!(number(&mut client, "SELECT count(*) FROM billing.alert_events") > 0);
+    assert!(number(&mut client, "SELECT count(*) FROM billing.credit_balance_transactions") > 1);
     database
 }
 

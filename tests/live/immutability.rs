@@ -76,6 +76,7 @@ fn other_value(column: &str, kind: &str) -> String {
         "bigint" | "integer" | "numeric" => format!("coalesce({column}, 0) + 1"),
         "timestamp with time zone" => format!("coalesce({column}, 'epoch') + interval '1 second'"),
         "boolean" => format!("NOT {column}"),
+        "text[]" => format!("coalesce({column}, '{{}}') || '{{x}}'"),
         "jsonb" => format!("coalesce({column}, '[]') || '[{{}}]'"),
         _ => panic!("no other value for {column} {kind}"),
     }

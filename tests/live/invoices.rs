@@ -9,7 +9,7 @@ use postgres::{Client, SimpleQueryMessage};
 
 use crate::recording::{assert_refused, number, refusal, text};
 
-/// `TABLE bill`, as `goldens/prelude.txt` describes it. Cells are joined by " | ", as in the stories.
+/// `TABLE bill` and `TABLE adjusted`, as `goldens/prelude.txt` describes it. Cells are joined by " | ", as in the stories.
 const BILL: &str = "
     CREATE FUNCTION pg_temp.moment(at timestamptz) RETURNS text LANGUAGE sql AS $$
         SELECT regexp_replace(regexp_replace(to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US'),
@@ -29,6 +29,26 @@ const BILL: &str = "
                               WHEN l.description LIKE 'Unused time: %' THEN 'unused'
                               WHEN l.description LIKE 'Remaining time: %' THEN 'remaining'
                               WHEN l.proration THEN 'prorated' ELSE 'advance' END)
+        FROM billing.invoice_lines l JOIN billing.invoices i ON i.id = l.invoice
+    ) r ORDER BY number NULLS LAST, created, subscription, invoice, line;
+
+    CREATE TEMP VIEW adjusted AS
+    SELECT row FROM (
+        SELECT i.number, i.created, i.subscription, i.id AS invoice, '' AS line,
+               concat_ws(' | ', coalesce(i.number, 'draft'), i.subscription, i.subtotal, 'discounts ' || i.total_discount_amount,
+                         'credit ' || i.total_credit_amount, 'tax ' || i.total_tax_amount, 'total ' || i.total) AS row
+        FROM billing.invoices i
+        UNION ALL
+        SELECT i.number, i.created, i.subscription, i.id, l.id,
+               concat_ws(' | ', '- ' || l.price, l.amount,
+                   (SELECT string_agg(x.coupon || ' ' || (a.value ->> 'amount'), ', ' ORDER BY a.place)
+                    FROM jsonb_array_elements(l.discount_amounts) WITH ORDINALITY a (value, place)
+                    JOIN billing.discounts x ON x.id = a.value ->> 'discount'),
+                   (SELECT string_agg((a.value ->> 'credit_grant') || ' ' || (a.value ->> 'amount'), ', ' ORDER BY a.place)
+                    FROM jsonb_array_elements(l.credit_amounts) WITH ORDINALITY a (value, place)),
+                   (SELECT string_agg(concat_ws(' ', a.value ->> 'tax_rate', a.value ->> 'amount', 'of', a.value ->> 'taxable_amount'),
+                                      ', ' ORDER BY a.place)
+                    FROM jsonb_array_elements(l.taxes) WITH ORDINALITY a (value, place)))
         FROM billing.invoice_lines l JOIN billing.invoices i ON i.id = l.invoice
     ) r ORDER BY number NULLS LAST, created, subscription, invoice, line";
 
@@ -181,6 +201,56 @@ pub fn assert_books_balance(client: &mut Client) {
     assert_eq!(number(client, twice), 0, "a period invoiced twice");
 }
 
+/// Discounts, credit and tax: of lines by what they consist of, of invoices by lines, of the ledger by lines, of grants by the ledger.
+fn assert_adjustments_add_up(client: &mut Client) {
+    let parts = "SELECT count(*) FROM billing.invoice_lines l
+         CROSS JOIN LATERAL (SELECT coalesce(sum((a ->> 'amount')::bigint), 0) AS sum
+                             FROM jsonb_array_elements(l.discount_amounts) a) d
+         CROSS JOIN LATERAL (SELECT coalesce(sum((a ->> 'amount')::bigint), 0) AS sum
+                             FROM jsonb_array_elements(l.credit_amounts) a) c
+         CROSS JOIN LATERAL (SELECT coalesce(sum((a ->> 'amount')::bigint), 0) AS sum FROM jsonb_array_elements(l.taxes) a) t
+         WHERE (d.sum, c.sum, t.sum) <> (l.discount_amount, l.credit_amount, l.tax_amount)
+            OR l.discount_amount + l.credit_amount > greatest(l.amount, 0)";
+    assert_eq!(number(client, parts), 0, "parts that are not their line's");
+    let totals = "SELECT count(*) FROM billing.invoices i
+         CROSS JOIN LATERAL (
+             SELECT sum(l.discount_amount) AS discount, sum(l.credit_amount) AS credit, sum(l.tax_amount) AS tax,
+                    sum((SELECT coalesce(sum((a ->> 'amount')::bigint), 0) FROM jsonb_array_elements(l.taxes) a
+                         WHERE a ->> 'tax_behavior' = 'exclusive')) AS on_top
+             FROM billing.invoice_lines l WHERE l.invoice = i.id) l
+         WHERE i.finalization_error IS NULL
+           AND ((l.discount, l.credit, l.tax, l.on_top) IS DISTINCT FROM
+                (i.total_discount_amount, i.total_credit_amount, i.total_tax_amount, i.total_exclusive_tax_amount)
+                OR i.total <> i.subtotal - l.discount - l.credit + l.on_top)";
+    assert_eq!(
+        number(client, totals),
+        0,
+        "lines whose adjustments are not their invoice's"
+    );
+    let used = "SELECT count(*) FROM (
+             SELECT l.id, a ->> 'credit_grant' AS credit_grant, (a ->> 'amount')::bigint AS amount
+             FROM billing.invoice_lines l JOIN billing.invoices i ON i.id = l.invoice AND i.status <> 'draft'
+             CROSS JOIN LATERAL jsonb_array_elements(l.credit_amounts) a) l
+         FULL JOIN (SELECT * FROM billing.credit_balance_transactions WHERE reason = 'credits_applied') t
+             ON (t.invoice_line, t.credit_grant) = (l.id, l.credit_grant)
+         WHERE t.amount IS DISTINCT FROM l.amount";
+    assert_eq!(number(client, used), 0, "credit on lines that is not in the ledger");
+    let ledger = "SELECT count(*) FROM billing.credit_grants g
+         CROSS JOIN LATERAL (
+             SELECT sum(CASE type WHEN 'credit' THEN amount ELSE -amount END) AS sum, count(*) AS count, max(place) AS last
+             FROM billing.credit_balance_transactions t WHERE t.credit_grant = g.id) t
+         WHERE (t.sum, t.count, t.last) IS DISTINCT FROM (g.balance, g.transaction_count, g.transaction_count)";
+    assert_eq!(number(client, ledger), 0, "grants that are not their ledger");
+    let twice = "SELECT count(*) FROM (
+             SELECT a ->> 'discount' FROM billing.invoices i
+             JOIN billing.invoice_lines l ON l.invoice = i.id
+             CROSS JOIN LATERAL jsonb_array_elements(l.discount_amounts) a
+             JOIN billing.discounts x ON x.id = a ->> 'discount'
+             JOIN billing.coupons c ON c.id = x.coupon AND c.duration = 'once'
+             WHERE i.status NOT IN ('draft', 'void') GROUP BY 1 HAVING count(DISTINCT i.id) > 1) d";
+    assert_eq!(number(client, twice), 0, "a coupon for once on two invoices");
+}
+
 fn story(name: &str) {
     let database = Database::shared().unwrap();
     let mut client = database.connect().unwrap();
@@ -211,12 +281,22 @@ macro_rules! stories {
 }
 
 stories! {
+    adjusted_beyond_bigint
     balance_by_hand
     beyond_bigint
     cancel
+    coupon_lists
+    coupon_months
+    coupon_once
+    coupon_remainders
+    credit_corrections
+    credit_expiry
     credit_notes
     credit_notes_and_late_usage
     credit_notes_with_tax
+    credit_order
+    credit_shared
+    credit_voided
     grace
     intervals
     invoice_items
@@ -237,6 +317,9 @@ stories! {
     send_invoice
     settle
     stub
+    tax_exempt
+    tax_inclusive_discounts
+    tax_rates
     time_zone
     trial
     void_waives

@@ -1,5 +1,6 @@
 //! Tests on a live server: the PostgreSQL named by PG_BILLING_TEST_PG (18 or 15).
 
+mod adjusting;
 mod alerts;
 mod bad_input;
 mod batches;

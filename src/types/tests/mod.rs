@@ -5,6 +5,7 @@ mod bill;
 mod currency;
 mod meter;
 mod price;
+mod reductions;
 mod robustness;
 mod subscription;
 
