@@ -71,7 +71,7 @@ fn usage_event_states(fcinfo: pg_sys::FunctionCallInfo) -> Result<()> {
             for (from, to) in &ranges {
                 let may_hold = partition
                     .sealed
-                    .is_none_or(|(least, greatest)| least < *to && *from <= greatest);
+                    .is_none_or(|held| held.least < *to && *from <= held.greatest);
                 if may_hold {
                     states(partition.oid, *from, *to)?;
                 }
