@@ -52,6 +52,38 @@ within the range, end_time. An hour window ends at the next full hour on the clo
 next date.
 Errors: 22023 an empty or infinite range, an unknown window or time zone; 22004 NULL. Internal.';
 
+CREATE FUNCTION billing.plain_filters(dimensions jsonb) RETURNS jsonb[]
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    filters jsonb[] := ARRAY['{}'::jsonb];
+    wanted record;
+BEGIN
+    IF coalesce(dimensions, '{}') = '{}' THEN
+        RETURN ARRAY[NULL]::jsonb[];
+    ELSIF jsonb_typeof(dimensions) <> 'object' OR EXISTS (
+        SELECT FROM jsonb_each(dimensions) d
+        CROSS JOIN LATERAL jsonb_path_query(d.value, 'lax $[*]') v (value)
+        WHERE jsonb_typeof(v.value) NOT IN ('string', 'number', 'boolean')
+    ) THEN
+        RAISE EXCEPTION 'dimensions "%" is not an object of texts', left(dimensions::text, 200)
+            USING ERRCODE = 'invalid_parameter_value',
+                  HINT = 'Pass the values that the events must have, such as {"region": "eu"} or {"region": ["eu", "us"]}.';
+    END IF;
+    FOR wanted IN
+        SELECT d.key, ARRAY(SELECT DISTINCT v.value #>> '{}'
+                            FROM jsonb_path_query(d.value, 'lax $[*]') v (value) ORDER BY 1) AS texts
+        FROM jsonb_each(dimensions) d ORDER BY d.key
+    LOOP
+        filters := ARRAY(SELECT f.filter || jsonb_build_object(wanted.key, t.text)
+                         FROM unnest(filters) f (filter) CROSS JOIN unnest(wanted.texts) t (text));
+    END LOOP;
+    RETURN filters;
+END $$;
+COMMENT ON FUNCTION billing.plain_filters(jsonb) IS
+'Dimensions that events must have, a text or one of an array of texts for each key, as objects of single texts: no event
+has the texts of two of them, so that their states merge. One NULL where there is nothing to filter. Errors: 22023 no
+such object. Internal.';
+
 CREATE FUNCTION billing.usage_values(
     event_name text, customer text, bounds timestamptz[], dimensions jsonb DEFAULT NULL,
     received_before timestamptz DEFAULT NULL
@@ -61,7 +93,7 @@ SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan A
 #variable_conflict use_column
 DECLARE
     meter billing.meters;
-    filter jsonb;
+    filters jsonb[];
 BEGIN
     PERFORM billing.require_argument('event_name', usage_values.event_name),
             billing.require_argument('customer', usage_values.customer);
@@ -70,17 +102,7 @@ BEGIN
         RAISE EXCEPTION 'no meter has event_name "%" (no_meter)', usage_values.event_name
             USING ERRCODE = 'undefined_object', HINT = 'Pass the event_name of a row of billing.meters.';
     END IF;
-    IF usage_values.dimensions <> '{}' THEN
-        IF jsonb_typeof(usage_values.dimensions) <> 'object' OR EXISTS (
-            SELECT FROM jsonb_each(usage_values.dimensions) d
-            WHERE jsonb_typeof(d.value) NOT IN ('string', 'number', 'boolean')
-        ) THEN
-            RAISE EXCEPTION 'dimensions "%" is not an object of texts', left(usage_values.dimensions::text, 200)
-                USING ERRCODE = 'invalid_parameter_value',
-                      HINT = 'Pass the values that the events must have, such as {"region": "eu"}.';
-        END IF;
-        SELECT jsonb_object_agg(d.key, d.value) INTO filter FROM jsonb_each_text(usage_values.dimensions) d;
-    END IF;
+    filters := billing.plain_filters(usage_values.dimensions);
 
     IF meter.aggregation = 'weighted_sum' THEN
         IF NOT (isfinite(bounds[1]) AND isfinite(bounds[cardinality(bounds)])) THEN
@@ -106,8 +128,9 @@ BEGIN
             LEFT JOIN (
                 SELECT s.window_no, sum(s.event_count) AS event_count, sum(s.value_sum) AS change,
                        sum(s.value_time_sum) AS change_time
-                FROM billing.usage_states(meter, usage_values.customer, '-infinity'::timestamptz || bounds,
-                                          filter, received_before) s
+                FROM unnest(filters) f (filter)
+                CROSS JOIN LATERAL billing.usage_states(
+                    meter, usage_values.customer, '-infinity'::timestamptz || bounds, f.filter, received_before) s
                 GROUP BY s.window_no
             ) s USING (window_no)
             WINDOW by_window_end AS (ORDER BY w.window_no),
@@ -134,7 +157,8 @@ BEGIN
                max(s.value_max) AS value_max, min(s.value_min) AS value_min,
                billing.latest_usage_event(s.last_event) AS last_event,
                count(DISTINCT s.distinct_value) AS distinct_count
-        FROM billing.usage_states(meter, usage_values.customer, bounds, filter, received_before) s
+        FROM unnest(filters) f (filter)
+        CROSS JOIN LATERAL billing.usage_states(meter, usage_values.customer, bounds, f.filter, received_before) s
         GROUP BY s.window_no
     ) s USING (window_no)
     ORDER BY w.window_no;
@@ -196,9 +220,9 @@ COMMENT ON FUNCTION billing.meter_event_summaries(text, text, timestamptz, times
 the caller''s own uncommitted events too. One row, or one for every hour, day or month by the clocks of timezone (days
 of 23 or 25 hours where clocks change); the first and last window are cut to the range. Without events sum, count and
 unique_count are 0; max, min and last are NULL. weighted_sum is the level''s average over the window, NULL until its
-first change, rounded to 20 places. dimensions: texts that the events must carry; keys that the meter does not declare
-are looked up in the events themselves (slower). Cancelled events count nowhere. Any start and end to the microsecond;
-works on a hot standby.
+first change, rounded to 20 places. dimensions: texts that the events must carry, or arrays of texts one of which they
+must; keys that the meter does not declare are looked up in the events themselves (slower). Cancelled events count
+nowhere. Any start and end to the microsecond; works on a hot standby.
 Errors: 42704 no_meter; 23503 meter_event_customer_not_found; 22023 an empty or infinite range, an unknown window or
 time zone, dimensions that are no object of texts; 22004 an argument NULL other than value_grouping_window and
 dimensions.';

@@ -61,6 +61,7 @@ const FOR_READING: &[&str] = &[
     "latest_usage_event",
     "licensed_lines",
     "meter_event_summaries",
+    "plain_filters",
     "preview_invoice",
     "rated_usage",
     "require_argument",
