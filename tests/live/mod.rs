@@ -9,6 +9,7 @@ mod comments;
 mod concurrency;
 mod durability;
 mod exactness;
+mod explaining;
 mod identity;
 mod immutability;
 mod ingest;
