@@ -10,6 +10,7 @@ mod concurrency;
 mod durability;
 mod exactness;
 mod explaining;
+mod histories;
 mod identity;
 mod immutability;
 mod ingest;
