@@ -11,6 +11,8 @@ mod comments;
 mod concurrency;
 mod durability;
 mod exactness;
+mod explaining;
+mod histories;
 mod identity;
 mod immutability;
 mod ingest;
