@@ -5,6 +5,7 @@
 mod events;
 mod history;
 mod machine;
+mod memory;
 mod pgbench;
 mod plan;
 mod report;
