@@ -1,12 +1,13 @@
--- What is sold, by the extension's own functions, and the tables of the least SQL: billing's columns and indexes, without its checks,
--- foreign keys and triggers.
+-- What is sold, by the extension's own functions, and the tables of the least SQL: billing's columns and indexes, without
+-- its checks, foreign keys and triggers.
 CREATE EXTENSION pg_billing;
 SELECT billing.create_meter('{"event_name": "requests", "default_aggregation": {"formula": "sum"}}');
 SELECT billing.create_meter('{"event_name": "storage", "default_aggregation": {"formula": "sum"}}');
 SELECT billing.create_product('prod_seats', 'Seats');
 SELECT billing.create_product('prod_requests', 'Requests');
 SELECT billing.create_product('prod_storage', 'Storage');
-SELECT billing.create_price('{"currency": "usd", "unit_amount": 1500, "recurring": {"interval": "month"}}', 'prod_seats', 'price_seats');
+SELECT billing.create_price('{"currency": "usd", "unit_amount": 1500, "recurring": {"interval": "month"}}',
+    'prod_seats', 'price_seats');
 SELECT billing.create_price('{"currency": "usd", "unit_amount_decimal": "0.25",
     "recurring": {"interval": "month", "usage_type": "metered", "meter": "requests"}}', 'prod_requests', 'price_requests');
 SELECT billing.create_price('{"currency": "usd", "billing_scheme": "tiered", "tiers_mode": "graduated",

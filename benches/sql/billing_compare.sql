@@ -1,10 +1,12 @@
 -- Lines and invoices that one side has and the other has not, whatever their ids.
 SELECT (
     SELECT count(*) FROM (
-        SELECT i.subscription, i.customer, i.currency, i.period_start, i.period_end, i.line_count, i.subtotal, i.total, i.amount_due
+        SELECT i.subscription, i.customer, i.currency, i.period_start, i.period_end, i.line_count, i.subtotal,
+               i.total, i.amount_due
         FROM billing.invoices i) b
     FULL JOIN (
-        SELECT i.subscription, i.customer, i.currency, i.period_start, i.period_end, i.line_count, i.subtotal, i.total, i.amount_due
+        SELECT i.subscription, i.customer, i.currency, i.period_start, i.period_end, i.line_count, i.subtotal,
+               i.total, i.amount_due
         FROM least.invoices i) l ON l.subscription = b.subscription
     WHERE b IS DISTINCT FROM l
 ) + (

@@ -1,6 +1,7 @@
--- As before the month was invoiced. Finalized invoices are never deleted, so their triggers are passed over.
+-- As before the month was invoiced, with the other side's invoices kept for comparison. Finalized ones are never deleted, so
+-- the triggers are passed over.
 SET session_replication_role = replica;
-TRUNCATE billing.invoices, billing.invoice_lines, billing.invoice_numbers, billing.billing_runs CASCADE;
+TRUNCATE {schema}.invoices, {schema}.invoice_lines CASCADE;
 UPDATE billing.subscriptions SET current_period_start = '{start}', current_period_end = '{end}', next_invoice_at = '{end}'
 WHERE current_period_start <> '{start}';
 RESET session_replication_role;

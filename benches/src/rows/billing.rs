@@ -184,10 +184,11 @@ impl Books<'_> {
         self.server.client(&self.database)
     }
 
-    /// A session that finds nothing invoiced, and no more dead rows than the last one did.
-    fn fresh(&self) -> Result<Client> {
+    /// A session that finds the month not invoiced, and no more dead rows than the last one did.
+    fn fresh(&self, schema: &str) -> Result<Client> {
         let mut client = self.client()?;
-        client.batch_execute(&self.filled_in(include_str!("../../sql/billing_reset.sql")))?;
+        let reset = self.filled_in(include_str!("../../sql/billing_reset.sql"));
+        client.batch_execute(&reset.replace("{schema}", schema))?;
         client.batch_execute("VACUUM billing.subscriptions")?;
         self.server.checkpoint()?;
         // Without what the reset has left in this one's memory.
@@ -195,9 +196,7 @@ impl Books<'_> {
     }
 
     fn least(&self) -> Result<f64> {
-        let mut client = self.client()?;
-        client.batch_execute("TRUNCATE least.invoices, least.invoice_lines")?;
-        self.server.checkpoint()?;
+        let mut client = self.fresh("least")?;
         let rate = self.timed(
             &mut client,
             &self.filled_in(include_str!("../../sql/least_invoices.sql")),
@@ -207,7 +206,7 @@ impl Books<'_> {
     }
 
     fn generate(&self) -> Result<f64> {
-        let mut client = self.fresh()?;
+        let mut client = self.fresh("billing")?;
         let rate = self.timed(&mut client, &format!("SELECT billing.generate_invoices('{END}')"))?;
         self.count(&mut client, "billing")?;
         Ok(rate)
@@ -232,7 +231,7 @@ impl Books<'_> {
 
     /// The rate, and by how many KiB the session's memory grew.
     fn run(&self) -> Result<(f64, f64)> {
-        let mut client = self.fresh()?;
+        let mut client = self.fresh("billing")?;
         let measured = memory::growth(&mut client, |client| {
             self.timed(client, &format!("CALL billing.run_billing('{END}', 1000)"))
         })?;
