@@ -1,10 +1,12 @@
-//! `cargo bench-all`: what recording, rolling up and summing cost, against what PostgreSQL itself charges for the same.
+//! `cargo bench-all`: what recording, rolling up, summing and invoicing cost, against what PostgreSQL itself charges for
+//! the same.
 //!
 //! Every figure is a ratio of contenders that took turns in one run, so that whatever else the machine did met them all.
 
 mod events;
 mod history;
 mod machine;
+mod memory;
 mod pgbench;
 mod plan;
 mod report;

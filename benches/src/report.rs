@@ -43,6 +43,8 @@ pub enum Unit {
     Milliseconds,
     #[serde(rename = "bytes per event")]
     Bytes,
+    #[serde(rename = "KiB")]
+    Kibibytes,
 }
 
 #[derive(Debug, Serialize)]

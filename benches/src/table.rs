@@ -108,6 +108,7 @@ fn shown(unit: Unit, figure: f64) -> String {
         Unit::PerSecond => format!("{}/s", grouped(figure)),
         Unit::Milliseconds => format!("{figure:.3} ms"),
         Unit::Bytes => format!("{figure:.1} bytes"),
+        Unit::Kibibytes => format!("{} KiB", grouped(figure)),
     }
 }
 

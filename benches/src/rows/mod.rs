@@ -1,6 +1,7 @@
 //! The parts of the table, in the order in which they are measured.
 
 mod batches;
+mod billing;
 mod growth;
 mod month;
 mod roll_up;
@@ -22,6 +23,7 @@ pub const ALL: &[(&str, Measure)] = &[
     (storage::ROW, storage::measure),
     (month::ROW, month::measure),
     (growth::ROW, growth::measure),
+    (billing::ROW, billing::measure),
 ];
 
 pub fn names() -> Vec<&'static str> {
