@@ -11,19 +11,33 @@ CREATE TABLE billing.invoice_lines (
     period_start timestamptz NOT NULL,
     period_end timestamptz NOT NULL,
     proration boolean NOT NULL DEFAULT false,
-    kind text NOT NULL CONSTRAINT invoice_lines_kind_known CHECK (kind IN ('licensed', 'usage', 'late_usage')),
+    kind text NOT NULL CONSTRAINT invoice_lines_kind_known
+        CHECK (kind IN ('licensed', 'usage', 'late_usage', 'unused_time', 'item')),
     usage_state text,
-    CONSTRAINT invoice_lines_period_ordered CHECK (period_start < period_end),
-    CONSTRAINT invoice_lines_usage_never_prorated CHECK (kind = 'licensed' OR NOT proration)
+    discount_amount bigint NOT NULL DEFAULT 0
+        CONSTRAINT invoice_lines_discount_amount_positive CHECK (discount_amount >= 0),
+    credit_amount bigint NOT NULL DEFAULT 0 CONSTRAINT invoice_lines_credit_amount_positive CHECK (credit_amount >= 0),
+    tax_amount bigint NOT NULL DEFAULT 0,
+    discount_amounts jsonb,
+    credit_amounts jsonb,
+    taxes jsonb,
+    discountable boolean NOT NULL DEFAULT true,
+    invoice_item text COLLATE "C" REFERENCES billing.invoice_items,
+    CONSTRAINT invoice_lines_period_ordered
+        CHECK (period_start < period_end OR kind = 'item' AND period_start = period_end),
+    CONSTRAINT invoice_lines_usage_never_prorated CHECK (kind IN ('licensed', 'unused_time') OR NOT proration)
 );
 CREATE INDEX invoice_lines_invoice_idx ON billing.invoice_lines (invoice);
+CREATE INDEX invoice_lines_invoice_item_idx ON billing.invoice_lines (invoice_item) WHERE invoice_item IS NOT NULL;
 CREATE INDEX invoice_lines_subscription_item_idx ON billing.invoice_lines (subscription_item, period_start);
 COMMENT ON TABLE billing.invoice_lines IS
 'The lines of invoices, each rounded once. Those of a finalized invoice never change.';
 COMMENT ON COLUMN billing.invoice_lines.id IS 'The line''s id (il_...); sorts in the invoice''s order.';
 COMMENT ON COLUMN billing.invoice_lines.invoice IS 'The invoice it is on.';
-COMMENT ON COLUMN billing.invoice_lines.subscription_item IS 'The item it bills.';
-COMMENT ON COLUMN billing.invoice_lines.price IS 'The price it was rated at.';
+COMMENT ON COLUMN billing.invoice_lines.subscription_item IS
+'The item of a subscription that it bills; NULL for what was added by hand.';
+COMMENT ON COLUMN billing.invoice_lines.price IS
+'The price it was rated at; NULL for an amount that was given.';
 COMMENT ON COLUMN billing.invoice_lines.description IS 'Text for people: quantity and name.';
 COMMENT ON COLUMN billing.invoice_lines.quantity IS
 'Units, or usage (negative usage counts as 0). On a late_usage line the whole period''s usage, re-rated.';
@@ -36,11 +50,24 @@ COMMENT ON COLUMN billing.invoice_lines.period_end IS 'End (exclusive) of the se
 COMMENT ON COLUMN billing.invoice_lines.proration IS
 'True: the amount is the share of a whole period that period_start and period_end cover.';
 COMMENT ON COLUMN billing.invoice_lines.kind IS
-'licensed (in advance), usage (of the period that ended) or late_usage (of an earlier period, arrived since it was
-invoiced).';
+'licensed (in advance), usage (of the period that ended), late_usage (of an earlier period, arrived since it was
+invoiced), unused_time (given back of a licensed item) or item (added by hand).';
 COMMENT ON COLUMN billing.invoice_lines.usage_state IS
 'State of the usage buckets when this was rated: another state later means that usage may have changed. NULL for
 licensed lines.';
+COMMENT ON COLUMN billing.invoice_lines.discount_amount IS 'What discounts take off amount.';
+COMMENT ON COLUMN billing.invoice_lines.credit_amount IS 'What credit grants pay of the rest.';
+COMMENT ON COLUMN billing.invoice_lines.tax_amount IS 'Tax, exclusive and inclusive together.';
+COMMENT ON COLUMN billing.invoice_lines.discount_amounts IS
+'discount_amount by discount, in their order: an array of {"discount", "amount"}; NULL: none.';
+COMMENT ON COLUMN billing.invoice_lines.credit_amounts IS
+'credit_amount by credit grant, in their order: an array of {"credit_grant", "amount"}; NULL: none.';
+COMMENT ON COLUMN billing.invoice_lines.taxes IS
+'tax_amount by tax rate: an array of objects with "tax_rate" and "amount"; NULL: none.';
+COMMENT ON COLUMN billing.invoice_lines.discountable IS 'Whether discounts of the invoice apply to it.';
+COMMENT ON COLUMN billing.invoice_lines.invoice_item IS
+'The invoice item that waited for this invoice; NULL for what the invoice itself brought up.';
+COMMENT ON INDEX billing.invoice_lines_invoice_item_idx IS 'Finds the line of an invoice item.';
 COMMENT ON INDEX billing.invoice_lines_invoice_idx IS 'Finds the lines of an invoice.';
 COMMENT ON INDEX billing.invoice_lines_subscription_item_idx IS 'Finds what was billed for an item and period.';
 SELECT pg_catalog.pg_extension_config_dump('billing.invoice_lines', '');

@@ -16,7 +16,8 @@ CREATE TABLE billing.invoices (
     finalized_at timestamptz,
     created timestamptz NOT NULL,
     billing_reason text NOT NULL CONSTRAINT invoices_billing_reason_known
-        CHECK (billing_reason IN ('subscription_create', 'subscription_cycle')),
+        CHECK (billing_reason IN ('subscription_create', 'subscription_cycle', 'subscription_update',
+                                  'subscription_threshold', 'manual')),
     line_count integer NOT NULL DEFAULT 0 CONSTRAINT invoices_line_count_positive CHECK (line_count >= 0),
     -- Credit of many invoices adds up beyond bigint; an error there would stop everybody's invoices.
     starting_balance numeric,
@@ -27,8 +28,35 @@ CREATE TABLE billing.invoices (
     voided_at timestamptz,
     marked_uncollectible_at timestamptz,
     finalization_error text,
+    total_discount_amount bigint NOT NULL DEFAULT 0
+        CONSTRAINT invoices_total_discount_amount_positive CHECK (total_discount_amount >= 0),
+    total_credit_amount bigint NOT NULL DEFAULT 0
+        CONSTRAINT invoices_total_credit_amount_positive CHECK (total_credit_amount >= 0),
+    total_tax_amount bigint NOT NULL DEFAULT 0,
+    total_exclusive_tax_amount bigint NOT NULL DEFAULT 0,
+    amount_paid bigint NOT NULL DEFAULT 0 CONSTRAINT invoices_amount_paid_positive CHECK (amount_paid >= 0),
+    pre_payment_credit_notes_amount bigint NOT NULL DEFAULT 0
+        CONSTRAINT invoices_pre_payment_credit_notes_positive CHECK (pre_payment_credit_notes_amount >= 0),
+    post_payment_credit_notes_amount bigint NOT NULL DEFAULT 0
+        CONSTRAINT invoices_post_payment_credit_notes_positive CHECK (post_payment_credit_notes_amount >= 0),
+    amount_remaining bigint NOT NULL
+        GENERATED ALWAYS AS (amount_due - amount_paid - pre_payment_credit_notes_amount) STORED
+        CONSTRAINT invoices_amount_remaining_positive CHECK (amount_remaining >= 0),
+    auto_advance boolean NOT NULL DEFAULT true,
+    days_until_due integer CONSTRAINT invoices_days_until_due_positive CHECK (days_until_due >= 0),
+    default_tax_rates text[],
+    description text,
+    metadata jsonb NOT NULL DEFAULT '{}'
+        CONSTRAINT invoices_metadata_object CHECK (jsonb_typeof(metadata) = 'object'),
+    from_invoice text COLLATE "C" REFERENCES billing.invoices,
+    regenerated_as text COLLATE "C" REFERENCES billing.invoices,
     CONSTRAINT invoices_period_ordered CHECK (period_start <= period_end),
-    CONSTRAINT invoices_total_of_subtotal CHECK (total = subtotal),
+    CONSTRAINT invoices_total_of_subtotal
+        CHECK (total = subtotal - total_discount_amount - total_credit_amount + total_exclusive_tax_amount),
+    CONSTRAINT invoices_subscription_unless_manual CHECK (billing_reason = 'manual' OR subscription IS NOT NULL),
+    CONSTRAINT invoices_paid_in_full CHECK (status <> 'paid' OR amount_remaining = 0),
+    CONSTRAINT invoices_amount_paid_with_status CHECK (status = 'paid' OR amount_paid = 0),
+    CONSTRAINT invoices_regenerated_when_void CHECK (regenerated_as IS NULL OR status = 'void'),
     CONSTRAINT invoices_finalized_complete CHECK ((status <> 'draft') =
         (num_nulls(number, finalized_at, starting_balance, ending_balance) = 0)),
     CONSTRAINT invoices_draft_without_number CHECK (status <> 'draft' OR num_nonnulls(number, finalized_at) = 0),
@@ -39,18 +67,23 @@ CREATE TABLE billing.invoices (
     CONSTRAINT invoices_uncollectible_marked CHECK (status <> 'uncollectible' OR marked_uncollectible_at IS NOT NULL)
 );
 CREATE UNIQUE INDEX invoices_period_key
-    ON billing.invoices (subscription, period_start, period_end, billing_reason) WHERE status <> 'void';
+    ON billing.invoices (subscription, period_start, period_end, billing_reason)
+    WHERE status <> 'void' AND billing_reason IN ('subscription_create', 'subscription_cycle');
 CREATE INDEX invoices_customer_idx ON billing.invoices (customer, created);
 CREATE INDEX invoices_draft_idx ON billing.invoices (created) WHERE status = 'draft';
+CREATE UNIQUE INDEX invoices_from_invoice_key ON billing.invoices (from_invoice) WHERE from_invoice IS NOT NULL;
+CREATE UNIQUE INDEX invoices_regenerated_as_key ON billing.invoices (regenerated_as) WHERE regenerated_as IS NOT NULL;
 COMMENT ON TABLE billing.invoices IS
 'Invoices. A draft is rewritten freely; from finalization on only its status and the times of that may change, and it
 is never deleted. Its amounts are in the currency''s minor unit.';
 COMMENT ON INDEX billing.invoices_period_key IS 'No period is invoiced twice.';
 COMMENT ON INDEX billing.invoices_draft_idx IS 'Finds the drafts whose grace is over.';
 COMMENT ON INDEX billing.invoices_customer_idx IS 'Lists the invoices of a customer by time.';
+COMMENT ON INDEX billing.invoices_from_invoice_key IS 'An invoice is made anew once.';
+COMMENT ON INDEX billing.invoices_regenerated_as_key IS 'Finds what an invoice replaces.';
 COMMENT ON COLUMN billing.invoices.id IS 'The invoice''s id (in_...).';
 COMMENT ON COLUMN billing.invoices.customer IS 'Who owes it.';
-COMMENT ON COLUMN billing.invoices.subscription IS 'What it bills.';
+COMMENT ON COLUMN billing.invoices.subscription IS 'What it bills; NULL on a one-off invoice.';
 COMMENT ON COLUMN billing.invoices.status IS
 'draft, then open (or paid at once when nothing is due), then paid, uncollectible or void; uncollectible may still
 become paid or void.';
@@ -59,9 +92,10 @@ COMMENT ON COLUMN billing.invoices.period_start IS
 'Start (inclusive) of the period that ended, whose usage it bills; the subscription''s start on its first invoice.';
 COMMENT ON COLUMN billing.invoices.period_end IS
 'End (exclusive) of that period; equal to period_start on a first invoice, which bills no usage.';
-COMMENT ON COLUMN billing.invoices.subtotal IS 'Sum of the lines.';
+COMMENT ON COLUMN billing.invoices.subtotal IS 'Sum of the lines'' amounts.';
 COMMENT ON COLUMN billing.invoices.total IS
-'subtotal, with nothing added or taken off yet. Negative when late usage took back more than is billed.';
+'subtotal - total_discount_amount - total_credit_amount + total_exclusive_tax_amount. Negative when more is taken back
+than is billed.';
 COMMENT ON COLUMN billing.invoices.amount_due IS
 'What the customer is to pay: total + starting_balance - ending_balance; on a draft, total without the balance. Never
 negative.';
@@ -71,13 +105,38 @@ COMMENT ON COLUMN billing.invoices.finalized_at IS
 COMMENT ON COLUMN billing.invoices.created IS
 'The end of the period that it bills, however late it was made; on a first invoice the as_of of the subscription''s
 creation.';
-COMMENT ON COLUMN billing.invoices.billing_reason IS 'subscription_create (first invoice) or subscription_cycle.';
+COMMENT ON COLUMN billing.invoices.billing_reason IS
+'subscription_create (first invoice), subscription_cycle, subscription_update (changes invoiced at once),
+subscription_threshold, or manual.';
 COMMENT ON COLUMN billing.invoices.line_count IS 'How many lines it has.';
 COMMENT ON COLUMN billing.invoices.starting_balance IS
 'The customer''s balance in this currency before it; negative is credit. NULL on a draft.';
 COMMENT ON COLUMN billing.invoices.ending_balance IS 'The customer''s balance after it. NULL on a draft.';
 COMMENT ON COLUMN billing.invoices.collection_method IS 'The subscription''s, charge_automatically or send_invoice.';
 COMMENT ON COLUMN billing.invoices.due_date IS 'When it is due; NULL on a draft and without days_until_due.';
+COMMENT ON COLUMN billing.invoices.total_discount_amount IS 'Sum of the lines'' discounts.';
+COMMENT ON COLUMN billing.invoices.total_credit_amount IS 'Sum of what credit grants pay of the lines.';
+COMMENT ON COLUMN billing.invoices.total_tax_amount IS 'Sum of the lines'' taxes, inclusive ones too.';
+COMMENT ON COLUMN billing.invoices.total_exclusive_tax_amount IS 'What of total_tax_amount is added on top of the lines.';
+COMMENT ON COLUMN billing.invoices.amount_paid IS 'What was paid of it: all that remained, once it is paid; else 0.';
+COMMENT ON COLUMN billing.invoices.pre_payment_credit_notes_amount IS
+'What credit notes took off amount_due before it was paid.';
+COMMENT ON COLUMN billing.invoices.post_payment_credit_notes_amount IS
+'What credit notes gave back beyond that: refunded, to the customer''s balance, or out of band.';
+COMMENT ON COLUMN billing.invoices.amount_remaining IS
+'What is left to pay: amount_due - amount_paid - pre_payment_credit_notes_amount.';
+COMMENT ON COLUMN billing.invoices.auto_advance IS
+'Whether generate_invoices finalizes this draft when its grace is over; false: only finalize_invoice does.';
+COMMENT ON COLUMN billing.invoices.days_until_due IS
+'Days from finalization to due_date; NULL: the subscription''s.';
+COMMENT ON COLUMN billing.invoices.default_tax_rates IS
+'Tax rates of the lines without their own; NULL: the subscription''s.';
+COMMENT ON COLUMN billing.invoices.description IS 'Text for people; NULL when there is none.';
+COMMENT ON COLUMN billing.invoices.metadata IS
+'A JSON object that the application keeps here; it carries no meaning for billing.';
+COMMENT ON COLUMN billing.invoices.from_invoice IS 'The void invoice that this one replaces; else NULL.';
+COMMENT ON COLUMN billing.invoices.regenerated_as IS
+'The invoice that replaces this void one, whose lines then count as never billed; else NULL.';
 COMMENT ON COLUMN billing.invoices.paid_at IS 'When it was marked paid, or finalized with nothing due; else NULL.';
 COMMENT ON COLUMN billing.invoices.voided_at IS 'When it was voided; else NULL.';
 COMMENT ON COLUMN billing.invoices.marked_uncollectible_at IS
@@ -119,8 +178,11 @@ BEGIN
     unchanged.paid_at := OLD.paid_at;
     unchanged.voided_at := OLD.voided_at;
     unchanged.marked_uncollectible_at := OLD.marked_uncollectible_at;
+    unchanged.amount_paid := OLD.amount_paid;
+    unchanged.amount_remaining := OLD.amount_remaining;  -- generated, not known yet
     IF unchanged IS DISTINCT FROM OLD
-       OR NEW.status = OLD.status AND NEW IS DISTINCT FROM OLD
+       OR NEW.status = OLD.status AND (NEW.paid_at, NEW.voided_at, NEW.amount_paid)
+              IS DISTINCT FROM (OLD.paid_at, OLD.voided_at, OLD.amount_paid)
        OR NEW.status <> 'uncollectible' AND NEW.marked_uncollectible_at IS DISTINCT FROM OLD.marked_uncollectible_at
     THEN
         RAISE EXCEPTION 'invoice "%" is % and cannot change', OLD.id, OLD.status

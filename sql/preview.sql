@@ -24,7 +24,8 @@ BEGIN
     SELECT NULL::text, NULL::text, l.subscription_item, l.price, l.description,
            CASE l.kind WHEN 'usage' THEN r.quantity ELSE l.quantity END,
            CASE l.kind WHEN 'usage' THEN r.amount ELSE l.amount END,
-           l.period_start, l.period_end, l.proration, l.kind, r.usage_state
+           l.period_start, l.period_end, l.proration, l.kind, r.usage_state,
+           0::bigint, 0::bigint, 0::bigint, NULL::jsonb, NULL::jsonb, NULL::jsonb, true, NULL::text
     FROM billing.cycle_lines(found) WITH ORDINALITY
         AS l (subscription_item, price, description, quantity, amount, period_start, period_end, proration, kind, place)
     -- Only usage is rated, up to and with as_of, so that what the caller has just recorded, in the same transaction
@@ -38,7 +39,8 @@ BEGIN
     ORDER BY l.place;
     RETURN QUERY
     SELECT NULL::text, NULL::text, l.subscription_item, l.price, l.description, l.quantity, l.amount,
-           l.period_start, l.period_end, false, 'late_usage', l.usage_state
+           l.period_start, l.period_end, false, 'late_usage', l.usage_state,
+           0::bigint, 0::bigint, 0::bigint, NULL::jsonb, NULL::jsonb, NULL::jsonb, true, NULL::text
     FROM billing.subscription_items i
     JOIN billing.prices p ON p.id = i.price AND p.usage_type = 'metered'
     CROSS JOIN LATERAL billing.late_usage_of_item(i.id) l

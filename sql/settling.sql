@@ -63,6 +63,7 @@ BEGIN
     UPDATE billing.invoices i
     SET status = settle_invoice.status,
         paid_at = CASE settle_invoice.status WHEN 'paid' THEN settle_invoice.as_of END,
+        amount_paid = CASE settle_invoice.status WHEN 'paid' THEN i.amount_remaining ELSE 0 END,
         voided_at = CASE settle_invoice.status WHEN 'void' THEN settle_invoice.as_of END,
         marked_uncollectible_at = CASE settle_invoice.status
             WHEN 'uncollectible' THEN settle_invoice.as_of ELSE i.marked_uncollectible_at END

@@ -64,19 +64,19 @@ extension_sql_file!(
 );
 extension_sql_file!("../sql/invoices.sql", name = "invoices", requires = ["subscriptions"]);
 extension_sql_file!(
-    "../sql/invoice_lines.sql",
-    name = "invoice_lines",
+    "../sql/invoice_items.sql",
+    name = "invoice_items",
     requires = ["invoices"]
 );
 extension_sql_file!(
-    "../sql/invoice_items.sql",
-    name = "invoice_items",
-    requires = ["invoice_lines"]
+    "../sql/invoice_lines.sql",
+    name = "invoice_lines",
+    requires = ["invoice_items"]
 );
 extension_sql_file!(
     "../sql/customer_balance_transactions.sql",
     name = "customer_balance_transactions",
-    requires = ["invoice_items"]
+    requires = ["invoice_lines"]
 );
 extension_sql_file!(
     "../sql/rating.sql",
@@ -85,7 +85,12 @@ extension_sql_file!(
 );
 extension_sql_file!("../sql/preview.sql", name = "preview", requires = ["rating"]);
 extension_sql_file!("../sql/invoicing.sql", name = "invoicing", requires = ["preview"]);
-extension_sql_file!("../sql/subscribing.sql", name = "subscribing", requires = ["invoicing"]);
+extension_sql_file!("../sql/finalizing.sql", name = "finalizing", requires = ["invoicing"]);
+extension_sql_file!(
+    "../sql/subscribing.sql",
+    name = "subscribing",
+    requires = ["finalizing"]
+);
 extension_sql_file!("../sql/settling.sql", name = "settling", requires = ["subscribing"]);
 extension_sql_file!("../sql/worker.sql", name = "worker", requires = ["settling"]);
 extension_sql_file!("../sql/status.sql", name = "status", requires = ["worker"]);
