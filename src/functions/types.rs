@@ -6,9 +6,9 @@ use pgrx::datum::Internal;
 use pgrx::prelude::*;
 
 use crate::pg::error::{Result, error};
-use crate::pg::text::utf8;
+use crate::pg::text::{Text, utf8};
 use crate::pg::wire;
-use crate::types::{Meter, Price, StripeObject, Subscription};
+use crate::types::{self, Meter, Price, StripeObject, Subscription};
 
 fn parse<T: StripeObject>(text: &str) -> Result<Vec<u8>> {
     Ok(T::parse(text)?.to_bytes()?)
@@ -87,4 +87,16 @@ fn value_hash_extended(value: &[u8], seed: i64) -> i64 {
 #[pg_extern(sql = false)]
 fn require_supported(subscription: &[u8]) -> Result<()> {
     Ok(Subscription::from_bytes(subscription)?.refuse_unsupported()?)
+}
+
+/// The changes of a subscription, as JSON text, validated and normalised.
+#[pg_extern(sql = false)]
+fn subscription_changes(changes: Text) -> Result<String> {
+    Ok(types::changes(&changes.0)?)
+}
+
+/// The definition of a subscription schedule, or changes of one, as JSON text, validated and normalised.
+#[pg_extern(sql = false)]
+fn subscription_schedule_definition(definition: Text, is_update: bool) -> Result<String> {
+    Ok(types::schedule(&definition.0, is_update)?)
 }

@@ -1,6 +1,7 @@
 //! The three value types. Their text is the JSON object that Stripe's API uses for that object, normalised on output;
 //! their stored form is a version byte followed by a compact encoding in which equal values have equal bytes.
 
+mod change;
 mod currency;
 mod invalid;
 mod item;
@@ -10,17 +11,22 @@ mod meter;
 mod model;
 mod object;
 mod price;
+mod schedule;
 mod subscription;
+mod terms;
 mod time;
 
 #[cfg(test)]
 mod tests;
 
+pub use change::changes;
 pub use invalid::{Invalid, Kind};
 pub use item::Item;
 pub use meter::{EventTimeWindow, Formula, Meter};
 pub use price::{Charge, Price, Recurring, TaxBehavior, Usage};
-pub use subscription::{CollectionMethod, ProrationBehavior, Subscription};
+pub use schedule::schedule;
+pub use subscription::{CollectionMethod, PaymentBehavior, ProrationBehavior, Subscription, TrialEndBehavior};
+pub use terms::{AnchorConfig, CancelAt, Pause, PauseBehavior, Thresholds};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
