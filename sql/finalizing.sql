@@ -57,6 +57,7 @@ BEGIN
     FROM billing.invoices i
     WHERE i.id = ANY (finalize_drafts.invoices) AND i.ending_balance <> i.starting_balance
     ORDER BY i.number;
+    PERFORM billing.forget_late_usage(finalize_drafts.invoices);
 END $$;
 COMMENT ON FUNCTION billing.finalize_drafts(text[], timestamptz) IS
 'Finalizes rated drafts: gives numbers, applies customer balances, makes them open, or paid when nothing is due.

@@ -1,38 +1,166 @@
--- Invoice items: what a change in the middle of a period gives back or charges, waiting for that period's invoice.
+-- Invoice items: what waits for an invoice. A change in the middle of a period leaves what it gives back and charges, and an
+-- application adds what it likes.
 
 CREATE TABLE billing.invoice_items (
-    id text COLLATE "C" PRIMARY KEY DEFAULT billing.generate_id('ii'),
-    subscription text COLLATE "C" NOT NULL REFERENCES billing.subscriptions,
-    cycle_start timestamptz NOT NULL,
-    subscription_item text COLLATE "C" NOT NULL REFERENCES billing.subscription_items,
-    price text COLLATE "C" NOT NULL REFERENCES billing.prices,
+    id text COLLATE "C" PRIMARY KEY DEFAULT billing.generate_id('ii')
+        CONSTRAINT invoice_items_id_length CHECK (length(id) BETWEEN 1 AND 255),
+    customer text COLLATE "C" NOT NULL REFERENCES billing.customers,
+    currency text NOT NULL,
+    subscription text COLLATE "C" REFERENCES billing.subscriptions,
+    subscription_item text COLLATE "C" REFERENCES billing.subscription_items,
+    price text COLLATE "C" REFERENCES billing.prices,
+    kind text NOT NULL CONSTRAINT invoice_items_kind_known CHECK (kind IN ('licensed', 'unused_time', 'item')),
     description text NOT NULL,
     quantity numeric NOT NULL CONSTRAINT invoice_items_quantity_positive CHECK (quantity >= 0),
+    unit_amount numeric,
     amount bigint NOT NULL,
     period_start timestamptz NOT NULL,
     period_end timestamptz NOT NULL,
     created timestamptz NOT NULL,
-    CONSTRAINT invoice_items_period_ordered CHECK (period_start < period_end)
+    discountable boolean NOT NULL DEFAULT true,
+    tax_rates text[],
+    metadata jsonb NOT NULL DEFAULT '{}'
+        CONSTRAINT invoice_items_metadata_object CHECK (jsonb_typeof(metadata) = 'object'),
+    invoice text COLLATE "C" REFERENCES billing.invoices,
+    belongs_to_invoice boolean NOT NULL DEFAULT false,
+    CONSTRAINT invoice_items_period_ordered
+        CHECK (period_start < period_end OR kind = 'item' AND period_start = period_end),
+    CONSTRAINT invoice_items_prorations_of_items
+        CHECK (kind = 'item' AND subscription_item IS NULL
+               OR kind <> 'item' AND num_nulls(subscription, subscription_item, price) = 0),
+    CONSTRAINT invoice_items_belong_to_one CHECK (NOT belongs_to_invoice OR invoice IS NOT NULL)
 );
-CREATE INDEX invoice_items_subscription_idx ON billing.invoice_items (subscription, cycle_start);
+CREATE INDEX invoice_items_pending_idx ON billing.invoice_items (customer, subscription, created) WHERE invoice IS NULL;
+CREATE INDEX invoice_items_subscription_item_idx ON billing.invoice_items (subscription_item, period_start)
+    WHERE subscription_item IS NOT NULL;
+CREATE INDEX invoice_items_invoice_idx ON billing.invoice_items (invoice) WHERE invoice IS NOT NULL;
 COMMENT ON TABLE billing.invoice_items IS
-'Prorations of licensed items; append-only. The invoice of the period during which one arose carries it as a line.';
+'What waits for an invoice: prorations of licensed items, and items added by hand. The next invoice that takes one
+carries it as a line. Those added by hand may change until that invoice is final; prorations never do.';
 COMMENT ON COLUMN billing.invoice_items.id IS 'The item''s id (ii_...).';
-COMMENT ON COLUMN billing.invoice_items.subscription IS 'The subscription that changed.';
-COMMENT ON COLUMN billing.invoice_items.cycle_start IS
-'current_period_start of the subscription at the change: the invoice that ends this period carries the item.';
-COMMENT ON COLUMN billing.invoice_items.subscription_item IS 'The item of the subscription that it prorates.';
-COMMENT ON COLUMN billing.invoice_items.price IS 'The price it was rated at.';
+COMMENT ON COLUMN billing.invoice_items.customer IS 'Who owes it.';
+COMMENT ON COLUMN billing.invoice_items.currency IS 'ISO 4217 code in lower case.';
+COMMENT ON COLUMN billing.invoice_items.subscription IS
+'The subscription whose next invoice takes it; NULL: any of the customer''s in this currency does.';
+COMMENT ON COLUMN billing.invoice_items.subscription_item IS
+'The item of the subscription that it prorates; NULL when it was added by hand.';
+COMMENT ON COLUMN billing.invoice_items.price IS 'The price it was rated at; NULL for an amount that was given.';
+COMMENT ON COLUMN billing.invoice_items.kind IS
+'licensed (charged for the rest of a period), unused_time (given back) or item (added by hand).';
 COMMENT ON COLUMN billing.invoice_items.description IS 'Text for people.';
 COMMENT ON COLUMN billing.invoice_items.quantity IS 'Units given back or charged for.';
+COMMENT ON COLUMN billing.invoice_items.unit_amount IS
+'What one unit costs, in minor units, where that was given by hand; else NULL.';
 COMMENT ON COLUMN billing.invoice_items.amount IS
-'Minor units, rounded once, half away from zero; negative gives unused time back.';
+'Minor units, rounded once, half away from zero; below zero it gives back.';
 COMMENT ON COLUMN billing.invoice_items.period_start IS 'Start (inclusive) of the time given back or charged for.';
-COMMENT ON COLUMN billing.invoice_items.period_end IS 'End (exclusive) of that time.';
-COMMENT ON COLUMN billing.invoice_items.created IS 'The as_of of the change.';
-COMMENT ON INDEX billing.invoice_items_subscription_idx IS 'Finds what waits for the invoice of a period.';
+COMMENT ON COLUMN billing.invoice_items.period_end IS
+'End (exclusive) of that time; equal to period_start where no time is meant.';
+COMMENT ON COLUMN billing.invoice_items.created IS
+'The as_of of its creation: invoices of periods that end after it take it.';
+COMMENT ON COLUMN billing.invoice_items.discountable IS 'Whether discounts of the invoice apply to it.';
+COMMENT ON COLUMN billing.invoice_items.tax_rates IS 'Its own tax rates; NULL: the invoice''s.';
+COMMENT ON COLUMN billing.invoice_items.metadata IS
+'A JSON object that the application keeps here; it carries no meaning for billing.';
+COMMENT ON COLUMN billing.invoice_items.invoice IS 'The invoice that carries it; NULL while it waits.';
+COMMENT ON COLUMN billing.invoice_items.belongs_to_invoice IS
+'True: it was made for that invoice and goes with its draft. False: it waits again when the draft is deleted.';
+COMMENT ON INDEX billing.invoice_items_pending_idx IS 'Finds what waits for an invoice.';
+COMMENT ON INDEX billing.invoice_items_subscription_item_idx IS 'Finds what was charged for an item and period.';
+COMMENT ON INDEX billing.invoice_items_invoice_idx IS 'Finds the items of an invoice.';
 SELECT pg_catalog.pg_extension_config_dump('billing.invoice_items', '');
 
-CREATE TRIGGER invoice_items_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON billing.invoice_items
-    FOR EACH STATEMENT EXECUTE FUNCTION billing.append_only();
-COMMENT ON TRIGGER invoice_items_append_only ON billing.invoice_items IS 'Append-only.';
+CREATE FUNCTION billing.invoice_items_check() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
+DECLARE
+    wrong text;
+BEGIN
+    IF TG_OP = 'UPDATE' THEN
+        -- Waits for a session that is finalizing one of their invoices.
+        PERFORM FROM billing.invoices i
+        WHERE i.id IN (SELECT o.invoice FROM old_items o UNION SELECT n.invoice FROM new_items n)
+        ORDER BY i.id FOR SHARE;
+        SELECT o.id INTO wrong
+        FROM old_items o
+        LEFT JOIN new_items n ON n.id = o.id
+        LEFT JOIN billing.invoices was ON was.id = o.invoice
+        LEFT JOIN billing.invoices is_now ON is_now.id = n.invoice
+        WHERE n.id IS NULL
+           -- From waiting, from a draft, or from the void invoice that a draft replaces; to a draft, or to wait again.
+           OR n.invoice IS DISTINCT FROM o.invoice
+              AND NOT (coalesce(was.status = 'draft' OR was.regenerated_as = n.invoice, true)
+                       AND coalesce(is_now.status = 'draft', true)
+                       AND to_jsonb(n) - 'invoice' = to_jsonb(o) - 'invoice')
+           OR n.invoice IS NOT DISTINCT FROM o.invoice
+              AND to_jsonb(n) IS DISTINCT FROM to_jsonb(o)
+              AND NOT (o.kind = 'item' AND coalesce(was.status = 'draft', true)
+                       AND (n.customer, n.currency, n.kind, n.created, n.belongs_to_invoice)
+                           = (o.customer, o.currency, o.kind, o.created, o.belongs_to_invoice)
+                       AND n.subscription IS NOT DISTINCT FROM o.subscription)
+        LIMIT 1;
+    ELSIF TG_OP = 'DELETE' THEN
+        SELECT o.id INTO wrong
+        FROM old_items o LEFT JOIN billing.invoices was ON was.id = o.invoice
+        WHERE o.kind <> 'item' OR was.status <> 'draft'
+        LIMIT 1;
+    END IF;
+    IF wrong IS NOT NULL OR TG_OP = 'TRUNCATE' THEN
+        RAISE EXCEPTION 'invoice item "%" cannot change', coalesce(wrong, 'any')
+            USING ERRCODE = 'restrict_violation', SCHEMA = 'billing', TABLE = 'invoice_items',
+                  HINT = 'Only items added by hand change, until their invoice is final. Another item corrects this one.';
+    END IF;
+    RETURN NULL;
+END $$;
+COMMENT ON FUNCTION billing.invoice_items_check() IS
+'Trigger: prorations never change and items of a finalized invoice do not either (23001); an item moves from waiting to
+a draft, and back.';
+CREATE TRIGGER invoice_items_check_update AFTER UPDATE ON billing.invoice_items
+    REFERENCING OLD TABLE AS old_items NEW TABLE AS new_items
+    FOR EACH STATEMENT EXECUTE FUNCTION billing.invoice_items_check();
+CREATE TRIGGER invoice_items_check_delete AFTER DELETE ON billing.invoice_items
+    REFERENCING OLD TABLE AS old_items FOR EACH STATEMENT EXECUTE FUNCTION billing.invoice_items_check();
+CREATE TRIGGER invoice_items_check_truncate BEFORE TRUNCATE ON billing.invoice_items
+    FOR EACH STATEMENT EXECUTE FUNCTION billing.invoice_items_check();
+COMMENT ON TRIGGER invoice_items_check_update ON billing.invoice_items IS 'Prorations and what is final never change.';
+COMMENT ON TRIGGER invoice_items_check_delete ON billing.invoice_items IS
+'Only items added by hand are deleted, and only until their invoice is final.';
+COMMENT ON TRIGGER invoice_items_check_truncate ON billing.invoice_items IS 'Invoice items are never deleted at once.';
+
+CREATE FUNCTION billing.pending_items(subscription billing.subscriptions, before timestamptz)
+RETURNS SETOF billing.invoice_items LANGUAGE sql STABLE AS $$
+    SELECT x.* FROM billing.invoice_items x
+    WHERE x.invoice IS NULL AND x.customer = subscription.customer
+      AND (x.created < before OR x.subscription = subscription.id AND billing.subscription_ends(subscription))
+      AND (x.subscription = subscription.id
+           -- Any of the customer's may take it, and the one that is due first does: two never take the same.
+           OR x.subscription IS NULL AND x.currency = subscription.currency
+              AND NOT EXISTS (
+                  SELECT FROM billing.subscriptions s
+                  WHERE s.customer = subscription.customer AND s.currency = subscription.currency
+                    AND (s.next_invoice_at, s.id) < (subscription.next_invoice_at, subscription.id)))
+    ORDER BY x.created, x.id
+$$;
+COMMENT ON FUNCTION billing.pending_items(billing.subscriptions, timestamptz) IS
+'The items that wait for the next invoice of a subscription and were made before a time, in their order: its own (all
+of them on its last invoice), and those of the customer that name no subscription, if no other subscription of the
+customer is due earlier. The caller has the subscription locked. Internal.';
+
+CREATE FUNCTION billing.take_items(items text[], invoices text[]) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
+#variable_conflict use_column
+DECLARE
+    taken bigint;
+BEGIN
+    UPDATE billing.invoice_items x SET invoice = t.invoice
+    FROM unnest(take_items.items, take_items.invoices) t (item, invoice)
+    WHERE x.id = t.item AND x.invoice IS NULL;
+    GET DIAGNOSTICS taken = ROW_COUNT;
+    IF taken <> cardinality(take_items.items) THEN
+        RAISE EXCEPTION 'another session took % of % invoice items', cardinality(take_items.items) - taken,
+                cardinality(take_items.items)
+            USING ERRCODE = 'serialization_failure', HINT = 'Try again.';
+    END IF;
+END $$;
+COMMENT ON FUNCTION billing.take_items(text[], text[]) IS
+'Notes which draft carries each of some waiting items. The caller adds the lines. Errors: 40001 one waits no more.
+Internal.';

@@ -21,31 +21,10 @@ BEGIN
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Earlier periods are in billing.invoices.';
     END IF;
     RETURN QUERY
-    SELECT NULL::text, NULL::text, l.subscription_item, l.price, l.description,
-           CASE l.kind WHEN 'usage' THEN r.quantity ELSE l.quantity END,
-           CASE l.kind WHEN 'usage' THEN r.amount ELSE l.amount END,
-           l.period_start, l.period_end, l.proration, l.kind, r.usage_state,
-           0::bigint, 0::bigint, 0::bigint, NULL::jsonb, NULL::jsonb, NULL::jsonb, true, NULL::text
-    FROM billing.cycle_lines(found) WITH ORDINALITY
-        AS l (subscription_item, price, description, quantity, amount, period_start, period_end, proration, kind, place)
-    -- Only usage is rated, up to and with as_of, so that what the caller has just recorded, in the same transaction
-    -- too, is in it.
-    -- A licensed line's period may not have begun: OFFSET keeps the planner from rating first.
-    LEFT JOIN LATERAL (
-        SELECT q.* FROM (SELECT l.price AS of_price WHERE l.kind = 'usage' OFFSET 0) u
-        CROSS JOIN LATERAL billing.rated_usage(
-            u.of_price, found.customer, l.period_start, least(l.period_end, as_of + interval '1 microsecond')) q
-    ) r ON true
-    ORDER BY l.place;
-    RETURN QUERY
-    SELECT NULL::text, NULL::text, l.subscription_item, l.price, l.description, l.quantity, l.amount,
-           l.period_start, l.period_end, false, 'late_usage', l.usage_state,
-           0::bigint, 0::bigint, 0::bigint, NULL::jsonb, NULL::jsonb, NULL::jsonb, true, NULL::text
-    FROM billing.subscription_items i
-    JOIN billing.prices p ON p.id = i.price AND p.usage_type = 'metered'
-    CROSS JOIN LATERAL billing.late_usage_of_item(i.id) l
-    WHERE i.subscription = found.id
-    ORDER BY i.created, i.id, l.period_start;
+    SELECT (jsonb_populate_record(NULL::billing.invoice_lines,
+                '{"discount_amount": 0, "credit_amount": 0, "tax_amount": 0}' || to_jsonb(l))).*
+    FROM billing.next_lines(ARRAY[found.id], as_of) l
+    ORDER BY l.section, l.created, l.sorted_by, l.period_start, l.price;
 END $$;
 COMMENT ON FUNCTION billing.preview_invoice(text, timestamptz) IS
 'The lines that a subscription''s next invoice would have: of the first period not invoiced yet, whether it has ended

@@ -15,6 +15,8 @@ CREATE TABLE billing.prices (
     meter text COLLATE "C" REFERENCES billing.meters (event_name),
     "interval" text CONSTRAINT prices_interval_known CHECK ("interval" IN ('day', 'week', 'month', 'year')),
     interval_count integer CONSTRAINT prices_interval_count_positive CHECK (interval_count > 0),
+    nickname text,
+    dimension_filters jsonb,
     CONSTRAINT prices_archived_at_with_active CHECK (active = (archived_at IS NULL)),
     CONSTRAINT prices_recurring_complete CHECK (
         (type = 'recurring') = (usage_type IS NOT NULL AND "interval" IS NOT NULL AND interval_count IS NOT NULL)),
@@ -48,6 +50,8 @@ one_time.';
 COMMENT ON COLUMN billing.prices.meter IS
 'event_name of the meter of a metered price, also where the definition names its id; else NULL.';
 COMMENT ON COLUMN billing.prices."interval" IS 'day, week, month or year; NULL when one_time.';
+COMMENT ON COLUMN billing.prices.nickname IS
+'What invoice lines call it; taken from the definition. NULL: its product''s name.';
 COMMENT ON COLUMN billing.prices.interval_count IS 'Intervals in one billing period; NULL when one_time.';
 SELECT pg_catalog.pg_extension_config_dump('billing.prices', '');
 
@@ -98,6 +102,7 @@ BEGIN
                                THEN coalesce(definition #>> '{recurring,usage_type}', 'licensed') END;
         NEW.interval_count := CASE WHEN NEW.type = 'recurring'
                                    THEN coalesce((definition #>> '{recurring,interval_count}')::integer, 1) END;
+        NEW.nickname := definition ->> 'nickname';
         NEW.meter := NULL;
         IF NEW.usage_type = 'metered' THEN
             SELECT m.* INTO meter FROM billing.meters m WHERE m.event_name = named_meter OR m.id = named_meter

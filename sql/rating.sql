@@ -1,203 +1,216 @@
--- Rating: from a subscription's items and usage to the lines of an invoice. Previews, invoices and re-rating come here.
+-- Rating: from subscriptions' items and usage to the lines of their invoices. Previews, invoices, thresholds and re-rating come here.
+-- All of it works on sets: one statement rates the usage of a hundred thousand subscriptions. Functions of SQL without
+-- settings of their own are taken into the statements that call them.
 
-CREATE FUNCTION billing.usage_state(event_name text, customer text, period_start timestamptz, period_end timestamptz)
-RETURNS text LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = auto AS $$
-#variable_conflict use_column
-DECLARE
-    since timestamptz := date_trunc('day', usage_state.period_start, 'UTC');
-BEGIN
-    -- A level is carried on, so what came before the period is part of it.
-    IF EXISTS (SELECT FROM billing.meters m
-               WHERE m.event_name = usage_state.event_name AND m.aggregation = 'weighted_sum') THEN
-        since := '-infinity';
-    END IF;
-    -- Sums as well as times: clocks may step back, and one transaction may fold twice.
-    RETURN (SELECT concat_ws(' ', count(*), sum(b.event_count), sum(b.value_sum), sum(b.value_time_sum),
-                             sum(b.value_max), sum(b.value_min), sum(b.last_value), sum(extract(epoch FROM b.updated_at)))
-            FROM billing.usage_buckets b
-            WHERE b.customer = usage_state.customer AND b.event_name = usage_state.event_name
-              AND b.width = 'day' AND b.start >= since AND b.start < usage_state.period_end);
-END $$;
-COMMENT ON FUNCTION billing.usage_state(text, text, timestamptz, timestamptz) IS
-'A text that changes whenever the buckets that hold a period''s usage do: their number, sums and times of update.
-Cheaper than the usage itself, so it decides which invoiced periods are rated again. Internal.';
-
-CREATE FUNCTION billing.rated_usage(
-    price text, customer text, period_start timestamptz, period_end timestamptz,
-    OUT quantity numeric, OUT amount bigint, OUT usage_state text
-) LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = auto AS $$
-#variable_conflict use_column
-DECLARE
-    priced billing.prices;
-BEGIN
-    SELECT p.* INTO priced FROM billing.prices p WHERE p.id = rated_usage.price;
-    quantity := greatest(0, coalesce(billing.usage_quantity(
-        priced.meter, rated_usage.customer, rated_usage.period_start, rated_usage.period_end), 0));
-    usage_state := billing.usage_state(
-        priced.meter, rated_usage.customer, rated_usage.period_start, rated_usage.period_end);
-    amount := billing.price_line_amount(priced.price, quantity);
-EXCEPTION WHEN numeric_value_out_of_range THEN
-    amount := NULL;
-END $$;
-COMMENT ON FUNCTION billing.rated_usage(text, text, timestamptz, timestamptz) IS
-'A period''s usage of a metered price: quantity (never negative), its amount in minor units (rounded once, half away
-from zero; NULL beyond bigint, so that one customer''s bad usage stops nobody else''s invoice), and the state it was
-read in. Internal.';
-
-CREATE FUNCTION billing.licensed_lines(
-    subscription billing.subscriptions, part_start timestamptz, part_end timestamptz, whole tstzrange
-) RETURNS TABLE (subscription_item text, price text, description text, quantity numeric, amount bigint,
-                 period_start timestamptz, period_end timestamptz, proration boolean)
-LANGUAGE sql STABLE AS $$
-    SELECT i.id, i.price,
-           CASE WHEN whole IS NULL THEN 'Free trial: ' ELSE '' END
-               || i.quantity || ' × ' || coalesce(p.price::jsonb ->> 'nickname', d.name, p.id),
-           i.quantity,
-           CASE WHEN whole IS NULL THEN 0
-                WHEN tstzrange(part_start, part_end) = whole THEN billing.price_line_amount(p.price, i.quantity)
-                WHEN subscription.proration_behavior <> 'none'
-                    THEN billing.prorated_amount(
-                        billing.price_amount(p.price, i.quantity), tstzrange(part_start, part_end), whole)
-                WHEN part_start > lower(whole) THEN 0
-                ELSE billing.price_line_amount(p.price, i.quantity) END,
-           part_start, part_end,
-           whole IS NOT NULL AND tstzrange(part_start, part_end) <> whole AND subscription.proration_behavior <> 'none'
-    FROM billing.subscription_items i
-    JOIN billing.prices p ON p.id = i.price
-    LEFT JOIN billing.products d ON d.id = p.product
-    WHERE i.subscription = subscription.id AND p.usage_type = 'licensed'
-    ORDER BY i.created, i.id
+CREATE FUNCTION billing.item_period(
+    subscription billing.subscriptions, "interval" text, interval_count integer, at timestamptz
+) RETURNS TABLE (period_start timestamptz, period_end timestamptz, whole tstzrange)
+LANGUAGE sql STABLE ROWS 1 AS $$
+    SELECT $4,
+           CASE WHEN $4 < ($1).trial_end THEN least(($1).trial_end, ($1).cancel_at)
+                ELSE least(upper(w.whole), ($1).cancel_at) END,
+           CASE WHEN $4 < ($1).trial_end THEN NULL ELSE w.whole END
+    FROM (SELECT billing.period_containing(($1).billing_cycle_anchor, $2, $3, $4)) w (whole)
 $$;
-COMMENT ON FUNCTION billing.licensed_lines(billing.subscriptions, timestamptz, timestamptz, tstzrange) IS
-'The lines of a subscription''s licensed items for a period, in advance. whole is the uncut period to prorate by, NULL
-in a trial, which is free. Errors: 22003 an amount beyond bigint. Internal.';
+COMMENT ON FUNCTION billing.item_period(billing.subscriptions, text, integer, timestamptz) IS
+'The billed period that starts at a time, of an item whose price has this interval: to the next boundary of the
+subscription''s anchor, or to cancel_at if that is sooner. whole is the uncut period, which proration divides by; NULL in
+a trial, which is free and ends at trial_end. Internal.';
 
-CREATE FUNCTION billing.cycle_lines(subscription billing.subscriptions)
-RETURNS TABLE (subscription_item text, price text, description text, quantity numeric, amount bigint,
-               period_start timestamptz, period_end timestamptz, proration boolean, kind text)
-LANGUAGE sql STABLE AS $$
-    (SELECT i.id, i.price, coalesce(p.price::jsonb ->> 'nickname', d.name, m.meter::jsonb ->> 'display_name', p.id),
-            0::numeric, 0::bigint, subscription.current_period_start, subscription.current_period_end, false, 'usage'
-     FROM billing.subscription_items i
-     JOIN billing.prices p ON p.id = i.price
-     JOIN billing.meters m ON m.event_name = p.meter
-     LEFT JOIN billing.products d ON d.id = p.product
-     WHERE i.subscription = subscription.id
-       AND coalesce(subscription.current_period_start >= subscription.trial_end, true)
-       AND subscription.current_period_start < subscription.current_period_end
-     ORDER BY i.created, i.id)
-    UNION ALL
-    (SELECT x.subscription_item, x.price, x.description, x.quantity, x.amount, x.period_start, x.period_end, true,
-            'licensed'
-     FROM billing.invoice_items x
-     WHERE x.subscription = subscription.id AND x.cycle_start = subscription.current_period_start
-     ORDER BY x.created, x.id)
-    UNION ALL
-    (SELECT l.*, 'licensed'
-     FROM billing.subscription_period(subscription, subscription.current_period_end) n
-     CROSS JOIN LATERAL billing.licensed_lines(subscription, n.period_start, n.period_end, n.whole) l
-     WHERE NOT billing.subscription_ends(subscription))
+CREATE FUNCTION billing.subscription_period(subscription billing.subscriptions, at timestamptz)
+RETURNS TABLE (period_start timestamptz, period_end timestamptz, whole tstzrange)
+LANGUAGE sql STABLE ROWS 1 AS $$
+    SELECT n.* FROM billing.item_period($1, ($1)."interval", ($1).interval_count, $2) n
 $$;
-COMMENT ON FUNCTION billing.cycle_lines(billing.subscriptions) IS
-'The lines of the invoice at the end of a subscription''s current period: its usage, not rated yet (quantity and
-amount 0; none of a trial), prorations of changes during it, and the licensed items of the next period unless the
-subscription ends. Internal.';
-
-CREATE FUNCTION billing.late_usage_of_item(item text)
-RETURNS TABLE (subscription_item text, price text, description text, quantity numeric, amount bigint,
-               period_start timestamptz, period_end timestamptz, usage_state text)
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = auto AS $$
-#variable_conflict use_column
-DECLARE
-    pending boolean;
-BEGIN
-    IF billing.late_usage() = 'ignore' THEN
-        RETURN;
-    END IF;
-    -- What is not folded yet is in no bucket's state, so it makes every period of the item suspect.
-    pending := EXISTS (
-        SELECT FROM billing.usage_pending u
-        JOIN billing.subscriptions s ON s.customer = u.customer
-        JOIN billing.subscription_items i ON i.subscription = s.id
-        JOIN billing.prices p ON p.id = i.price AND p.meter = u.event_name
-        WHERE i.id = late_usage_of_item.item);
-    -- Lines of a void invoice count as billed: voiding waives them, it does not move them to the next invoice. But what was
-    -- waived is not given back as credit either.
-    RETURN QUERY
-    SELECT late_usage_of_item.item, b.price, b.description, r.quantity,
-           CASE WHEN r.amount IS NOT NULL THEN greatest(r.amount - b.amount, -b.asked)::bigint END,
-           b.period_start, b.period_end, r.usage_state
-    FROM (
-        SELECT l.price, l.period_start, l.period_end, i.customer, sum(l.amount) AS amount,
-               greatest(coalesce(sum(l.amount) FILTER (WHERE i.status <> 'void'), 0), 0) AS asked,
-               'Late usage: ' || min(l.description) FILTER (WHERE l.kind = 'usage') AS description,
-               (array_agg(l.usage_state ORDER BY l.id DESC))[1] AS usage_state
-        FROM billing.invoice_lines l JOIN billing.invoices i ON i.id = l.invoice
-        WHERE l.subscription_item = late_usage_of_item.item AND l.kind IN ('usage', 'late_usage')
-        GROUP BY l.price, l.period_start, l.period_end, i.customer
-        HAVING bool_or(l.kind = 'usage' AND i.status <> 'draft')
-    ) b
-    JOIN billing.prices p ON p.id = b.price
-    CROSS JOIN LATERAL billing.rated_usage(b.price, b.customer, b.period_start, b.period_end) r
-    WHERE (pending
-           OR billing.usage_state(p.meter, b.customer, b.period_start, b.period_end) IS DISTINCT FROM b.usage_state)
-      AND (r.amount > b.amount OR r.amount < b.amount AND b.asked > 0 OR r.amount IS NULL)
-      -- Hours that a period's bound cuts are read from the events: without all of them there is no exact rating.
-      AND NOT EXISTS (
-          SELECT FROM billing.meter_event_partitions d
-          WHERE d.dropped_at IS NOT NULL AND d.min_timestamp < b.period_end AND d.max_timestamp >= b.period_start)
-    ORDER BY b.period_start;
-END $$;
-COMMENT ON FUNCTION billing.late_usage_of_item(text) IS
-'What usage that arrived (or was cancelled) since the periods of a metered item were invoiced changes: one row per
-period, with the whole period re-rated at its own price, less all that was billed for it. amount is NULL where that is
-beyond bigint. No rows when billing.late_usage is ignore, and none of a period some of whose events billing.retention has dropped.
+COMMENT ON FUNCTION billing.subscription_period(billing.subscriptions, timestamptz) IS
+'billing.item_period for the shortest interval of a subscription''s prices: the period that its next invoice ends.
 Internal.';
 
-CREATE FUNCTION billing.rate_drafts(invoices text[]) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-SET plan_cache_mode = force_custom_plan AS $$
+CREATE FUNCTION billing.subscription_ends(subscription billing.subscriptions) RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT ($1).status = 'canceled' OR ($1).cancel_at_period_end
+        OR coalesce(($1).cancel_at <= ($1).current_period_end, false)
+        OR coalesce(($1).trial_end = ($1).current_period_end, false)
+           AND ($1).trial_end_behavior = 'cancel' AND ($1).default_payment_method IS NULL
+$$;
+COMMENT ON FUNCTION billing.subscription_ends(billing.subscriptions) IS
+'Whether the current period of a subscription is its last. Internal.';
+
+CREATE FUNCTION billing.price_label(price billing.prices) RETURNS text LANGUAGE sql STABLE AS $$
+    SELECT coalesce(($1).nickname,
+                    (SELECT d.name FROM billing.products d WHERE d.id = ($1).product),
+                    (SELECT m.meter::jsonb ->> 'display_name' FROM billing.meters m WHERE m.event_name = ($1).meter),
+                    ($1).id)
+$$;
+COMMENT ON FUNCTION billing.price_label(billing.prices) IS
+'What lines call a price: its nickname, or else its product''s name, its meter''s display name, its id. Internal.';
+
+CREATE FUNCTION billing.fitting_amount(amount numeric) RETURNS bigint LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
+    SELECT CASE WHEN abs(round($1)) <= 9223372036854775807 THEN round($1)::bigint END
+$$;
+COMMENT ON FUNCTION billing.fitting_amount(numeric) IS
+'An amount rounded half away from zero to the minor unit; NULL where that is beyond bigint, so that one customer''s bad usage
+stops nobody else''s invoice. Internal.';
+
+CREATE FUNCTION billing.usage_amount(price billing.prices, currency text, quantity numeric) RETURNS bigint
+LANGUAGE sql STABLE AS $$
+    SELECT billing.fitting_amount(billing.price_amount(
+        CASE WHEN ($1).currency = $2 THEN ($1).price ELSE billing.price_in_currency(($1).price, $2) END, $3))
+$$;
+COMMENT ON FUNCTION billing.usage_amount(billing.prices, text, numeric) IS
+'What a quantity of a price costs in a currency, rounded once, half away from zero; NULL beyond bigint. Internal.';
+
+CREATE FUNCTION billing.licensed_lines(subscription billing.subscriptions, at timestamptz)
+RETURNS TABLE (subscription_item text, price text, description text, quantity numeric, amount bigint,
+               period_start timestamptz, period_end timestamptz, proration boolean)
+LANGUAGE sql STABLE ROWS 2 AS $$
+    SELECT i.id, i.price,
+           CASE WHEN n.whole IS NULL THEN 'Free trial: ' ELSE '' END || i.quantity || ' × ' || billing.price_label(p),
+           i.quantity::numeric,
+           CASE WHEN n.whole IS NULL THEN 0
+                WHEN tstzrange(n.period_start, n.period_end) = n.whole THEN billing.price_line_amount(c.price, i.quantity)
+                WHEN ($1).proration_behavior <> 'none'
+                    THEN billing.prorated_amount(
+                        billing.price_amount(c.price, i.quantity), tstzrange(n.period_start, n.period_end), n.whole)
+                WHEN n.period_start > lower(n.whole) THEN 0
+                ELSE billing.price_line_amount(c.price, i.quantity) END,
+           n.period_start, n.period_end,
+           n.whole IS NOT NULL AND tstzrange(n.period_start, n.period_end) <> n.whole
+               AND ($1).proration_behavior <> 'none'
+    FROM billing.subscription_items i
+    JOIN billing.prices p ON p.id = i.price
+    CROSS JOIN LATERAL (
+        SELECT CASE WHEN p.currency = ($1).currency THEN p.price
+                    ELSE billing.price_in_currency(p.price, ($1).currency) END) c (price)
+    CROSS JOIN LATERAL billing.item_period($1, p."interval", p.interval_count, $2) n
+    WHERE i.subscription = ($1).id AND p.usage_type = 'licensed' AND i.ended_at IS NULL
+      AND (n.whole IS NULL OR lower(n.whole) = $2 OR $2 IN (($1).start_date, ($1).trial_end))
+$$;
+COMMENT ON FUNCTION billing.licensed_lines(billing.subscriptions, timestamptz) IS
+'The lines, in advance, of a subscription''s licensed items whose own period starts at a time: prorated where it is cut,
+free in a trial. Errors: 22003 an amount beyond bigint. Internal.';
+
+CREATE FUNCTION billing.usage_lines(subscription billing.subscriptions, until timestamptz, complete boolean)
+RETURNS TABLE (subscription_item text, price text, period_start timestamptz, period_end timestamptz)
+LANGUAGE sql STABLE ROWS 2 AS $$
+    SELECT x.item, x.price, w.period_start, w.period_end
+    FROM (
+        SELECT i.id AS item, i.price, i.starts_at, i.ended_at AS ends_at
+        FROM billing.subscription_items i WHERE i.subscription = ($1).id AND i.quantity IS NULL
+        UNION ALL
+        SELECT h.item, h.price, h.starts_at, h.ends_at
+        FROM billing.subscription_items i JOIN billing.subscription_item_past_prices h ON h.item = i.id
+        WHERE i.subscription = ($1).id
+    ) x
+    JOIN billing.prices p ON p.id = x.price AND p.usage_type = 'metered'
+    CROSS JOIN LATERAL (
+        SELECT billing.period_containing(($1).billing_cycle_anchor, p."interval", p.interval_count,
+                                         $2 - interval '1 microsecond')) c (period)
+    -- greatest and least pass over NULLs: no trial, not removed.
+    CROSS JOIN LATERAL (
+        SELECT greatest(CASE WHEN (p."interval", p.interval_count)
+                                  = (($1)."interval", ($1).interval_count)
+                             THEN ($1).current_period_start
+                             ELSE greatest(lower(c.period), ($1).trial_end, ($1).start_date) END,
+                        x.starts_at),
+               least($2, x.ends_at)) w (period_start, period_end)
+    WHERE w.period_start < w.period_end
+      AND coalesce(($1).current_period_start >= ($1).trial_end, true)
+      AND (NOT $3 OR upper(c.period) = $2 OR billing.subscription_ends($1))
+$$;
+COMMENT ON FUNCTION billing.usage_lines(billing.subscriptions, timestamptz, boolean) IS
+'What is to be rated of a subscription''s usage in its current period, up to a time: one row for each metered item and each
+price that it had. complete: only items whose own period ends then, all of them where the subscription ends; an item of
+a longer interval has the whole of its own period. None in a trial. Internal.';
+
+CREATE FUNCTION billing.dimensions_match(dimensions jsonb, filter jsonb) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT NOT EXISTS (
+        SELECT FROM jsonb_each($2) f
+        WHERE CASE jsonb_typeof(f.value) WHEN 'array' THEN f.value ? ($1 ->> f.key) ELSE f.value #>> '{}' = $1 ->> f.key END
+              IS NOT TRUE)
+$$;
+COMMENT ON FUNCTION billing.dimensions_match(jsonb, jsonb) IS
+'Whether dimensions have, for each key of the filter, its text or one of its array of texts. Internal.';
+
+CREATE FUNCTION billing.usage_quantities(
+    prices text[], customers text[], period_starts timestamptz[], period_ends timestamptz[]
+) RETURNS TABLE (place bigint, quantity numeric)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan
+SET jit = off AS $$
 #variable_conflict use_column
 BEGIN
-    UPDATE billing.invoice_lines l
-    SET quantity = r.quantity, amount = coalesce(r.amount, 0),
-        usage_state = CASE WHEN r.amount IS NOT NULL THEN r.usage_state END
-    FROM (SELECT u.id, r.*
-          FROM billing.invoice_lines u
-          JOIN billing.invoices i ON i.id = u.invoice
-          CROSS JOIN LATERAL billing.rated_usage(u.price, i.customer, u.period_start, u.period_end) r
-          WHERE u.invoice = ANY (rate_drafts.invoices) AND u.kind = 'usage') r
-    WHERE r.id = l.id;
-
-    DELETE FROM billing.invoice_lines l WHERE l.invoice = ANY (rate_drafts.invoices) AND l.kind = 'late_usage';
-    -- Only the earliest of a subscription's drafts takes late usage, or each of them would bill it.
-    INSERT INTO billing.invoice_lines
-        (invoice, subscription_item, price, kind, description, quantity, amount, period_start, period_end, usage_state)
-    SELECT d.id, u.subscription_item, u.price, 'late_usage', u.description, u.quantity, u.amount,
-           u.period_start, u.period_end, u.usage_state
-    FROM (SELECT DISTINCT ON (i.subscription) i.id, i.subscription FROM billing.invoices i
-          WHERE i.id = ANY (rate_drafts.invoices) ORDER BY i.subscription, i.created, i.id) d
-    JOIN billing.subscription_items t ON t.subscription = d.subscription
-    JOIN billing.prices p ON p.id = t.price AND p.usage_type = 'metered'
-    CROSS JOIN LATERAL billing.late_usage_of_item(t.id) u
-    WHERE u.amount IS NOT NULL
-    ORDER BY d.id, t.created, t.id, u.period_start;
-
-    UPDATE billing.invoices i
-    SET subtotal = CASE WHEN fits THEN sums.amount ELSE 0 END,
-        total = CASE WHEN fits THEN sums.amount ELSE 0 END,
-        amount_due = CASE WHEN fits THEN greatest(sums.amount, 0) ELSE 0 END,
-        line_count = sums.count,
-        finalization_error = CASE
-            WHEN sums.unrated IS NOT NULL
-                THEN format('the amount of line "%s" is beyond the range of bigint', sums.unrated)
-            WHEN NOT fits THEN 'the total is beyond the range of bigint' END
-    FROM (SELECT l.invoice, count(*) AS count, sum(l.amount) AS amount,
-                 min(l.id) FILTER (WHERE l.kind = 'usage' AND l.usage_state IS NULL) AS unrated
-          FROM billing.invoice_lines l WHERE l.invoice = ANY (rate_drafts.invoices) GROUP BY l.invoice) sums
-    CROSS JOIN LATERAL (SELECT abs(sums.amount) <= 9223372036854775807) f (fits)
-    WHERE i.id = sums.invoice;
+    RETURN QUERY
+    WITH keys AS MATERIALIZED (
+        SELECT k.place, k.customer, m.event_name, m.aggregation, p.dimension_filters AS filter,
+               k.period_start, k.period_end, h.first_hour, h.end_hour,
+               -- Whole days, if there are any, and the whole hours before and after them.
+               CASE WHEN d.first_day <= d.end_day THEN d.first_day ELSE h.end_hour END AS first_day,
+               CASE WHEN d.first_day <= d.end_day THEN d.end_day ELSE h.end_hour END AS end_day,
+               d.first_day <> h.first_hour OR d.end_day <> h.end_hour AS has_hours,
+               h.first_hour <> k.period_start AS cuts_first, h.end_hour <> k.period_end AS cuts_last
+        FROM unnest(prices, customers, period_starts, period_ends)
+            WITH ORDINALITY AS k (price, customer, period_start, period_end, place)
+        JOIN billing.prices p ON p.id = k.price
+        JOIN billing.meters m ON m.event_name = p.meter
+        CROSS JOIN LATERAL (
+            SELECT date_trunc('hour', k.period_start + interval '1 hour' - interval '1 microsecond', 'UTC'),
+                   date_trunc('hour', k.period_end, 'UTC')) h (first_hour, end_hour)
+        CROSS JOIN LATERAL (
+            SELECT date_trunc('day', k.period_start + interval '24 hours' - interval '1 microsecond', 'UTC'),
+                   date_trunc('day', k.period_end, 'UTC')) d (first_day, end_day)
+    ),
+    queue AS MATERIALIZED (
+        SELECT q.customer, q.event_name, min(q.hour) AS first_hour, max(q.hour) AS last_hour
+        FROM billing.usage_pending q GROUP BY q.customer, q.event_name
+    ),
+    -- Whole hours of additive states come from the buckets, for all keys at once. The rest, each by itself: hours that a bound
+    -- cuts (where there was usage in them), what is not folded yet, levels, and sets of texts.
+    simple AS MATERIALIZED (
+        SELECT k.* FROM keys k
+        LEFT JOIN queue q ON q.customer = k.customer AND q.event_name = k.event_name
+                         AND q.first_hour < k.period_end AND q.last_hour > k.period_start - interval '1 hour'
+        WHERE k.aggregation IN ('sum', 'count', 'max', 'min', 'last') AND q.customer IS NULL
+          AND NOT (k.cuts_first AND EXISTS (
+              SELECT FROM billing.usage_buckets b
+              WHERE b.customer = k.customer AND b.event_name = k.event_name AND b.width = 'hour'
+                AND b.start = k.first_hour - interval '1 hour'))
+          AND NOT (k.cuts_last AND EXISTS (
+              SELECT FROM billing.usage_buckets b
+              WHERE b.customer = k.customer AND b.event_name = k.event_name AND b.width = 'hour'
+                AND b.start = k.end_hour))
+    )
+    SELECT s.place, greatest(0, coalesce(trim_scale(CASE s.aggregation
+               WHEN 'sum' THEN u.value_sum WHEN 'count' THEN u.event_count
+               WHEN 'max' THEN u.value_max WHEN 'min' THEN u.value_min ELSE (u.last_event).value END), 0))
+    FROM simple s
+    CROSS JOIN LATERAL (
+        SELECT sum(b.value_sum) AS value_sum, sum(b.event_count) AS event_count, max(b.value_max) AS value_max,
+               min(b.value_min) AS value_min,
+               billing.latest_usage_event(
+                   (b.last_timestamp, b.last_received_at, b.last_identifier, b.last_value)::billing.usage_last_event)
+                   FILTER (WHERE b.last_timestamp IS NOT NULL) AS last_event
+        FROM (
+            SELECT b.* FROM billing.usage_buckets b
+            WHERE b.customer = s.customer AND b.event_name = s.event_name AND b.width = 'day'
+              AND b.start >= s.first_day AND b.start < s.end_day
+            UNION ALL
+            SELECT b.* FROM billing.usage_buckets b
+            WHERE s.has_hours AND b.customer = s.customer AND b.event_name = s.event_name AND b.width = 'hour'
+              AND b.start >= s.first_hour AND b.start < s.first_day
+            UNION ALL
+            SELECT b.* FROM billing.usage_buckets b
+            WHERE s.has_hours AND b.customer = s.customer AND b.event_name = s.event_name AND b.width = 'hour'
+              AND b.start >= s.end_day AND b.start < s.end_hour
+        ) b
+        WHERE s.filter IS NULL OR billing.dimensions_match(b.dimensions, s.filter)
+    ) u
+    UNION ALL
+    SELECT k.place, greatest(0, coalesce(billing.usage_quantity(
+               k.event_name, k.customer, k.period_start, k.period_end, k.filter), 0))
+    FROM keys k
+    WHERE NOT EXISTS (SELECT FROM simple s WHERE s.place = k.place);
 END $$;
-COMMENT ON FUNCTION billing.rate_drafts(text[]) IS
-'Rates the usage of drafts with what is known now, late usage of earlier periods too, and adds their lines up. The
-caller holds their locks. A draft whose amounts bigint cannot hold gets a finalization_error. Internal.';
+COMMENT ON FUNCTION billing.usage_quantities(text[], text[], timestamptz[], timestamptz[]) IS
+'The usage of metered prices by customers over periods [start, end), as parallel arrays, with the place of each key
+from 1: exact and current, never negative. As billing.usage_quantity says it, for any number of keys in one pass.
+Internal.';

@@ -113,6 +113,14 @@ BEGIN
         ORDER BY 1, 2, 3, 4, 5, 6
         ON CONFLICT DO NOTHING
     ),
+    late AS (
+        -- What is folded into invoiced periods is for the next invoice to look at.
+        INSERT INTO billing.late_usage_marks (subscription, event_name, day)
+        SELECT DISTINCT s.id, h.event_name, date_trunc('day', h.start, 'UTC')
+        FROM hours h JOIN billing.subscriptions s ON s.customer = h.customer AND h.start < s.current_period_start
+        ORDER BY 1, 2, 3
+        ON CONFLICT DO NOTHING
+    ),
     touched AS (
         SELECT DISTINCT a.id, h.customer, h.event_name, a.gte, a.activated_at,
                CASE a.recurrence WHEN 'per_period' THEN p.period_start END AS period_start,
@@ -168,6 +176,9 @@ BEGIN
     IF t_alerts IS NOT NULL THEN
         PERFORM billing.evaluate_alerts(t_alerts, t_customers, t_starts, t_ends, t_known, t_below);
     END IF;
+    IF row_count > 0 THEN
+        UPDATE billing.usage_folds f SET last_fold = clock_timestamp();
+    END IF;
     PERFORM billing.note_roll_up(read_at, row_count, folded + refolded);
     RETURN folded + refolded;
 END $$;
@@ -200,6 +211,13 @@ BEGIN
         WHERE p.customer = d.customer AND p.event_name = d.event_name AND p.dimensions = d.dimensions
           AND p.hour >= d.day AND p.hour < d.day + interval '24 hours'
         RETURNING p.customer, p.event_name, p.dimensions, p.hour, p.event_count
+    ),
+    late_marks AS (
+        INSERT INTO billing.late_usage_marks (subscription, event_name, day)
+        SELECT DISTINCT s.id, l.event_name, date_trunc('day', l.hour, 'UTC')
+        FROM late l JOIN billing.subscriptions s ON s.customer = l.customer AND l.hour < s.current_period_start
+        ORDER BY 1, 2, 3
+        ON CONFLICT DO NOTHING
     ),
     marked AS MATERIALIZED (
         SELECT k.customer, k.event_name, k.dimensions, k.hour FROM keys k

@@ -187,25 +187,6 @@ COMMENT ON CONSTRAINT subscription_item_past_prices_pkey ON billing.subscription
 COMMENT ON INDEX billing.subscription_item_past_prices_price_idx IS 'Finds the uses of a price.';
 SELECT pg_catalog.pg_extension_config_dump('billing.subscription_item_past_prices', '');
 
-CREATE FUNCTION billing.subscription_period(
-    subscription billing.subscriptions, at timestamptz,
-    OUT period_start timestamptz, OUT period_end timestamptz, OUT whole tstzrange
-) LANGUAGE sql STABLE AS $$
-    SELECT at, least(upper(w.whole), subscription.cancel_at), w.whole
-    FROM (SELECT billing.period_containing(subscription.billing_cycle_anchor, subscription."interval",
-                                           subscription.interval_count, at)) w (whole)
-$$;
-COMMENT ON FUNCTION billing.subscription_period(billing.subscriptions, timestamptz) IS
-'The billed period of a subscription that starts at a time: to the next boundary of its anchor, or to cancel_at if
-that is sooner. whole is the uncut period, which proration divides by. Internal.';
-
-CREATE FUNCTION billing.subscription_ends(subscription billing.subscriptions) RETURNS boolean LANGUAGE sql STABLE AS $$
-    SELECT subscription.status = 'canceled' OR subscription.cancel_at_period_end
-        OR coalesce(subscription.cancel_at <= subscription.current_period_end, false)
-$$;
-COMMENT ON FUNCTION billing.subscription_ends(billing.subscriptions) IS
-'Whether the current period of a subscription is its last. Internal.';
-
 CREATE FUNCTION billing.lock_subscription(subscription text) RETURNS billing.subscriptions
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column

@@ -78,19 +78,16 @@ extension_sql_file!(
     name = "customer_balance_transactions",
     requires = ["invoice_lines"]
 );
-extension_sql_file!(
-    "../sql/rating.sql",
-    name = "rating",
-    requires = ["customer_balance_transactions"]
-);
-extension_sql_file!("../sql/preview.sql", name = "preview", requires = ["rating"]);
-extension_sql_file!("../sql/invoicing.sql", name = "invoicing", requires = ["preview"]);
-extension_sql_file!("../sql/finalizing.sql", name = "finalizing", requires = ["invoicing"]);
-extension_sql_file!(
-    "../sql/subscribing.sql",
-    name = "subscribing",
-    requires = ["finalizing"]
-);
+extension_sql_file!("../sql/stubs.sql", name = "stubs", requires = ["customer_balance_transactions"]);
+extension_sql_file!("../sql/rating.sql", name = "rating", requires = ["stubs"]);
+extension_sql_file!("../sql/late_usage.sql", name = "late_usage", requires = ["rating"]);
+extension_sql_file!("../sql/drafting.sql", name = "drafting", requires = ["late_usage"]);
+extension_sql_file!("../sql/preview.sql", name = "preview", requires = ["drafting"]);
+extension_sql_file!("../sql/finalizing.sql", name = "finalizing", requires = ["preview"]);
+extension_sql_file!("../sql/invoicing.sql", name = "invoicing", requires = ["finalizing"]);
+extension_sql_file!("../sql/thresholds.sql", name = "thresholds", requires = ["invoicing"]);
+extension_sql_file!("../sql/billing_runs.sql", name = "billing_runs", requires = ["thresholds"]);
+extension_sql_file!("../sql/subscribing.sql", name = "subscribing", requires = ["billing_runs"]);
 extension_sql_file!("../sql/settling.sql", name = "settling", requires = ["subscribing"]);
 extension_sql_file!("../sql/worker.sql", name = "worker", requires = ["settling"]);
 extension_sql_file!("../sql/status.sql", name = "status", requires = ["worker"]);

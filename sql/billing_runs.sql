@@ -1,0 +1,142 @@
+-- Billing in batches that commit: for many subscriptions, and in several sessions at once.
+
+CREATE TABLE billing.billing_runs (
+    id text COLLATE "C" PRIMARY KEY DEFAULT billing.generate_id('run'),
+    as_of timestamptz NOT NULL,
+    started_at timestamptz NOT NULL,
+    updated_at timestamptz NOT NULL,
+    finished_at timestamptz,
+    pid integer,
+    total bigint NOT NULL,
+    done bigint NOT NULL DEFAULT 0,
+    made bigint NOT NULL DEFAULT 0,
+    finalized bigint NOT NULL DEFAULT 0
+);
+COMMENT ON TABLE billing.billing_runs IS
+'Every call of billing.run_billing: how far it came. What it has left to do is in the subscriptions and invoices
+themselves, so a run that ended early is gone on with by the next.';
+COMMENT ON COLUMN billing.billing_runs.id IS 'The run''s id (run_...).';
+COMMENT ON COLUMN billing.billing_runs.as_of IS 'What it was called with.';
+COMMENT ON COLUMN billing.billing_runs.started_at IS 'When it began, by the wall clock.';
+COMMENT ON COLUMN billing.billing_runs.updated_at IS 'When its last batch was committed.';
+COMMENT ON COLUMN billing.billing_runs.finished_at IS 'When it ended; NULL while it runs, and when it was broken off.';
+COMMENT ON COLUMN billing.billing_runs.pid IS 'The server process that runs it.';
+COMMENT ON COLUMN billing.billing_runs.total IS
+'Period ends and drafts that were due when it began; other sessions may take some of them, and more may come.';
+COMMENT ON COLUMN billing.billing_runs.done IS 'Period ends and drafts that it has dealt with.';
+COMMENT ON COLUMN billing.billing_runs.made IS 'Invoices that it has made.';
+COMMENT ON COLUMN billing.billing_runs.finalized IS 'Drafts that it has finalized.';
+SELECT pg_catalog.pg_extension_config_dump('billing.billing_runs', '');
+
+CREATE VIEW billing.billing_progress AS
+SELECT r.id, r.as_of, r.started_at, r.finished_at,
+       CASE WHEN r.finished_at IS NOT NULL THEN 'finished'
+            WHEN a.pid IS NOT NULL THEN 'running' ELSE 'broken off' END AS state,
+       greatest(r.total, r.done) AS total, r.done, r.made, r.finalized,
+       round(r.done / nullif(extract(epoch FROM coalesce(r.finished_at, r.updated_at) - r.started_at), 0), 1) AS per_second,
+       CASE WHEN r.finished_at IS NULL AND a.pid IS NOT NULL AND r.done > 0
+            THEN r.updated_at + (r.updated_at - r.started_at) * ((greatest(r.total, r.done) - r.done)::float8 / r.done)
+       END AS estimated_end
+FROM billing.billing_runs r
+LEFT JOIN pg_catalog.pg_stat_activity a
+       ON a.pid = r.pid AND a.datname = pg_catalog.current_database() AND a.backend_start <= r.started_at
+ORDER BY r.started_at DESC;
+COMMENT ON VIEW billing.billing_progress IS
+'Runs of billing.run_billing, the latest first: what they have done of what was due, how fast, and when they will be
+through.';
+COMMENT ON COLUMN billing.billing_progress.id IS 'The run''s id (run_...).';
+COMMENT ON COLUMN billing.billing_progress.as_of IS 'What it was called with.';
+COMMENT ON COLUMN billing.billing_progress.started_at IS 'When it began.';
+COMMENT ON COLUMN billing.billing_progress.finished_at IS 'When it ended; NULL while it has not.';
+COMMENT ON COLUMN billing.billing_progress.state IS
+'finished, running, or broken off (by an error, a cancel or a crash): call billing.run_billing again.';
+COMMENT ON COLUMN billing.billing_progress.total IS 'Period ends and drafts that were due, at least those done.';
+COMMENT ON COLUMN billing.billing_progress.done IS 'Period ends and drafts dealt with.';
+COMMENT ON COLUMN billing.billing_progress.made IS 'Invoices made.';
+COMMENT ON COLUMN billing.billing_progress.finalized IS 'Drafts finalized.';
+COMMENT ON COLUMN billing.billing_progress.per_second IS 'done per second since it began.';
+COMMENT ON COLUMN billing.billing_progress.estimated_end IS 'When it will be through, at this rate; NULL unless it runs.';
+
+CREATE FUNCTION billing.start_billing_run(as_of timestamptz, batch_size integer) RETURNS text
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
+#variable_conflict use_column
+DECLARE
+    run text := billing.generate_id('run');
+    ripe timestamptz := start_billing_run.as_of - billing.setting_interval('finalization_delay');
+    made text[];
+BEGIN
+    PERFORM billing.require_time('as_of', as_of), billing.require_argument('batch_size', batch_size);
+    IF start_billing_run.batch_size < 1 THEN
+        RAISE EXCEPTION 'batch_size % is below 1', start_billing_run.batch_size
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'It is the number of subscriptions in a transaction.';
+    END IF;
+    PERFORM billing.roll_up();
+    INSERT INTO billing.billing_runs (id, as_of, started_at, updated_at, pid, total)
+    SELECT run, start_billing_run.as_of, clock_timestamp(), clock_timestamp(), pg_backend_pid(),
+           (SELECT count(*) FROM billing.subscriptions s WHERE s.next_invoice_at <= start_billing_run.as_of)
+           + (SELECT count(*) FROM billing.invoices i WHERE i.status = 'draft' AND i.auto_advance AND i.created <= ripe);
+    made := billing.apply_due_changes(start_billing_run.as_of) || billing.bill_thresholds(start_billing_run.as_of);
+    -- What could not be rated when it was last tried: its usage may have been corrected since.
+    PERFORM billing.rate_drafts(ARRAY(
+        SELECT i.id FROM billing.invoices i
+        JOIN billing.subscriptions s ON s.id = i.subscription
+        WHERE i.status = 'draft' AND i.finalization_error IS NOT NULL AND i.created <= ripe
+        ORDER BY s.id, i.id FOR NO KEY UPDATE OF s, i));
+    UPDATE billing.billing_runs r SET made = cardinality(start_billing_run.made) WHERE r.id = run;
+    RETURN run;
+END $$;
+COMMENT ON FUNCTION billing.start_billing_run(timestamptz, integer) IS
+'The first transaction of billing.run_billing: folds usage, applies what is scheduled, bills thresholds, and notes the run.
+Returns its id. Internal.';
+
+CREATE FUNCTION billing.bill_batch(run text, batch_size integer) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
+#variable_conflict use_column
+DECLARE
+    until timestamptz;
+    subscriptions text[];
+    made text[] := '{}';
+    due text[] := '{}';
+BEGIN
+    SELECT r.as_of INTO until FROM billing.billing_runs r WHERE r.id = bill_batch.run;
+    PERFORM billing.lock_usage();
+    subscriptions := ARRAY(
+        SELECT s.id FROM billing.subscriptions s WHERE s.next_invoice_at <= until
+        ORDER BY s.next_invoice_at, s.id LIMIT bill_batch.batch_size FOR NO KEY UPDATE SKIP LOCKED);
+    IF subscriptions <> '{}' THEN
+        made := billing.end_periods(subscriptions);
+    ELSE
+        due := billing.drafts_due(until, bill_batch.batch_size);
+        PERFORM billing.rate_drafts(due);
+        PERFORM billing.finalize_due(until, due);
+    END IF;
+    UPDATE billing.billing_runs r
+    SET done = r.done + cardinality(subscriptions) + cardinality(due), made = r.made + cardinality(bill_batch.made),
+        finalized = r.finalized + cardinality(due), updated_at = clock_timestamp(),
+        finished_at = CASE WHEN subscriptions = '{}' AND due = '{}' THEN clock_timestamp() END
+    WHERE r.id = bill_batch.run;
+    RETURN subscriptions <> '{}' OR due <> '{}';
+END $$;
+COMMENT ON FUNCTION billing.bill_batch(text, integer) IS
+'One transaction of billing.run_billing: ends a period of at most batch_size subscriptions that no other session holds, or
+finalizes their drafts once no period is due. False: nothing was left, and the run is finished. Internal.';
+
+-- Without a SET clause and not SECURITY DEFINER, or it could not commit; so everything is named in full.
+CREATE PROCEDURE billing.run_billing(as_of timestamptz DEFAULT pg_catalog.now(), batch_size integer DEFAULT 1000)
+LANGUAGE plpgsql AS $$
+DECLARE
+    run pg_catalog.text := billing.start_billing_run(as_of, batch_size);
+    goes_on pg_catalog.bool;
+BEGIN
+    COMMIT;
+    LOOP
+        goes_on := billing.bill_batch(run, batch_size);
+        COMMIT;
+        EXIT WHEN NOT goes_on;
+    END LOOP;
+END $$;
+COMMENT ON PROCEDURE billing.run_billing(timestamptz, integer) IS
+'Does what billing.generate_invoices(as_of) does, batch_size subscriptions to a transaction. What is committed stays: after
+an error, a cancel or a crash call it again. Any number of sessions may run it at once; each takes what no other holds.
+billing.billing_progress shows how far they are. Not within a transaction block. Errors: 2D000 in one; 22004 NULL; 22023
+as_of infinite, batch_size below 1.';

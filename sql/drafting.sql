@@ -1,0 +1,278 @@
+-- Drafts: periods end, and what they cost is put on invoices that may still change.
+-- Locks are taken in one order everywhere: roll_up()'s, subscriptions by id, invoices by id, the row of invoice numbers. Drafts
+-- are rated under the lock of their subscription: two of them rated at once would both bill its late usage.
+-- Custom plans, as one call handles one invoice and the next ten thousand.
+
+CREATE FUNCTION billing.make_drafts(as_of timestamptz, subscription text DEFAULT NULL) RETURNS text[]
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
+#variable_conflict use_column
+DECLARE
+    due text[];
+    made text[] := '{}';
+BEGIN
+    LOOP  -- one round ends one period of each subscription that is due
+        -- A session that waited here for another one sees where that moved the subscription, and leaves it out.
+        due := ARRAY(
+            SELECT s.id FROM billing.subscriptions s
+            WHERE s.next_invoice_at <= make_drafts.as_of
+              AND (make_drafts.subscription IS NULL OR s.id = make_drafts.subscription)
+            ORDER BY s.id FOR NO KEY UPDATE);
+        EXIT WHEN due = '{}';
+        FOR nth IN 1 .. cardinality(due) BY 10000 LOOP
+            made := made || billing.end_periods(due[nth : nth + 9999]);
+        END LOOP;
+    END LOOP;
+    RETURN made;
+END $$;
+COMMENT ON FUNCTION billing.make_drafts(timestamptz, text) IS
+'Moves subscriptions (one, or NULL for all) over every period boundary up to as_of and drafts an invoice for each ended
+period that has any lines, rated with what is known now. Returns the drafts. The caller has called billing.lock_usage()
+or billing.roll_up(). Internal.';
+
+CREATE FUNCTION billing.billed_before(item text, price text, period_start timestamptz, looks boolean) RETURNS numeric
+LANGUAGE sql STABLE AS $$
+    SELECT CASE WHEN $4 THEN coalesce((
+        SELECT sum(l.amount)
+        FROM billing.invoice_lines l JOIN billing.invoices i ON i.id = l.invoice
+        WHERE l.subscription_item = $1 AND l.period_start = $3 AND l.price = $2 AND l.kind = 'usage'
+          AND i.billing_reason = 'subscription_threshold' AND i.regenerated_as IS NULL), 0) ELSE 0 END
+$$;
+COMMENT ON FUNCTION billing.billed_before(text, text, timestamptz, boolean) IS
+'What threshold invoices have billed of the usage of an item at a price since the start of its period; 0 without a look
+where looks is false. Internal.';
+
+CREATE FUNCTION billing.next_lines(subscriptions text[], as_of timestamptz DEFAULT NULL)
+RETURNS TABLE (of_subscription text, section integer, created timestamptz, sorted_by text, subscription_item text,
+               price text, kind text, description text, quantity numeric, amount bigint, period_start timestamptz,
+               period_end timestamptz, proration boolean, invoice_item text, discountable boolean)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan
+SET jit = off AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    WITH ended AS MATERIALIZED (
+        SELECT s AS subscription, s.id, billing.subscription_ends(s) AS ends
+        FROM billing.subscriptions s WHERE s.id = ANY (next_lines.subscriptions)
+    ), usage AS MATERIALIZED (
+        SELECT row_number() OVER () AS place, e.id AS of_subscription, (e.subscription).customer,
+               (e.subscription).currency, u.*
+        FROM ended e
+        CROSS JOIN LATERAL billing.usage_lines(e.subscription, (e.subscription).current_period_end, true) u
+    ), quantities AS MATERIALIZED (
+        SELECT q.place, q.quantity
+        FROM (
+            SELECT array_agg(u.price ORDER BY u.place) AS prices, array_agg(u.customer ORDER BY u.place) AS customers,
+                   array_agg(u.period_start ORDER BY u.place) AS starts,
+                   -- Up to and with as_of, so that what the caller has just recorded, in the same transaction too, is in
+                   -- it. What starts later has no usage yet.
+                   array_agg(CASE WHEN next_lines.as_of IS NULL THEN u.period_end
+                                  ELSE greatest(least(u.period_end, next_lines.as_of + interval '1 microsecond'),
+                                                u.period_start + interval '1 microsecond') END ORDER BY u.place) AS ends
+            FROM usage u) a
+        CROSS JOIN LATERAL billing.usage_quantities(a.prices, a.customers, a.starts, a.ends) q
+    ), labels AS MATERIALIZED (
+        SELECT p.id, p AS price, billing.price_label(p) AS label
+        FROM billing.prices p WHERE p.id IN (SELECT u.price FROM usage u)
+    ), thresholds AS MATERIALIZED (
+        SELECT DISTINCT i.subscription FROM billing.invoices i
+        WHERE i.billing_reason = 'subscription_threshold' AND i.subscription = ANY (next_lines.subscriptions)
+    )
+    SELECT u.of_subscription, 1, i.created, u.subscription_item, u.subscription_item, u.price, 'usage', l.label, q.quantity,
+           (a.amount - billing.billed_before(u.subscription_item, u.price, u.period_start, t.subscription IS NOT NULL))::bigint,
+           u.period_start, u.period_end, false, NULL, true
+    FROM usage u
+    JOIN quantities q USING (place)
+    JOIN labels l ON l.id = u.price
+    JOIN billing.subscription_items i ON i.id = u.subscription_item
+    LEFT JOIN thresholds t ON t.subscription = u.of_subscription
+    CROSS JOIN LATERAL (SELECT billing.usage_amount(l.price, u.currency, q.quantity) OFFSET 0) a (amount)
+    UNION ALL
+    SELECT e.id, 2, x.created, x.id, x.subscription_item, x.price, x.kind, x.description, x.quantity, x.amount,
+           x.period_start, x.period_end, x.kind IN ('licensed', 'unused_time'), x.id, x.discountable
+    FROM ended e CROSS JOIN LATERAL billing.pending_items(e.subscription, (e.subscription).current_period_end) x
+    UNION ALL
+    SELECT e.id, 3, i.created, l.subscription_item, l.subscription_item, l.price, 'licensed', l.description, l.quantity,
+           l.amount, l.period_start, l.period_end, l.proration, NULL, true
+    FROM ended e
+    CROSS JOIN LATERAL billing.licensed_lines(e.subscription, (e.subscription).current_period_end) l
+    JOIN billing.subscription_items i ON i.id = l.subscription_item
+    WHERE NOT e.ends
+    UNION ALL
+    -- Only the earliest of a subscription's drafts takes late usage, or each of them would bill it.
+    SELECT l.subscription, 4, NULL, l.subscription_item, l.subscription_item, l.price, 'late_usage', l.description,
+           l.quantity, l.amount, l.period_start, l.period_end, false, NULL, true
+    FROM billing.late_usage_lines(ARRAY(
+        SELECT s.id FROM unnest(next_lines.subscriptions) s (id)
+        WHERE NOT EXISTS (SELECT FROM billing.invoices i
+                          WHERE i.subscription = s.id AND i.status = 'draft'
+                            AND i.billing_reason = 'subscription_cycle'))) l;
+END $$;
+COMMENT ON FUNCTION billing.next_lines(text[], timestamptz) IS
+'The lines of the invoices that end the current periods of subscriptions: their usage (up to and with as_of, when not
+NULL), what waits for the invoice, the licensed items of the periods that begin unless the subscription ends, and late
+usage of earlier periods. In the order of section, created, sorted_by, period_start. amount is NULL where it is beyond
+bigint. Internal.';
+
+CREATE FUNCTION billing.end_periods(subscriptions text[]) RETURNS text[]
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan SET jit = off AS $$
+#variable_conflict use_column
+DECLARE
+    made text[];
+    items text[];
+    items_for text[];
+BEGIN
+    WITH lines AS MATERIALIZED (
+        SELECT l.* FROM billing.next_lines(end_periods.subscriptions) l
+        WHERE l.amount IS NOT NULL OR l.kind <> 'late_usage'
+    ), totals AS (
+        SELECT l.of_subscription, count(*) AS line_count, sum(l.amount) AS amount, bool_or(l.amount IS NULL) AS unrated
+        FROM lines l GROUP BY l.of_subscription
+    ), headers AS MATERIALIZED (
+        SELECT billing.generate_id('in') AS id, s.subscription, t.line_count, t.unrated, t.amount,
+               abs(t.amount) <= 9223372036854775807 AND NOT t.unrated AS fits
+        FROM (SELECT s AS subscription FROM billing.subscriptions s WHERE s.id = ANY (end_periods.subscriptions)
+              ORDER BY s.id) s
+        JOIN totals t ON t.of_subscription = (s.subscription).id
+    ), drafts AS (
+        INSERT INTO billing.invoices
+            (id, customer, subscription, currency, period_start, period_end, created, billing_reason, collection_method,
+             auto_advance, line_count, subtotal, total, amount_due, finalization_error)
+        SELECT h.id, (h.subscription).customer, (h.subscription).id, (h.subscription).currency,
+               (h.subscription).current_period_start, (h.subscription).current_period_end,
+               (h.subscription).current_period_end, 'subscription_cycle', (h.subscription).collection_method,
+               (h.subscription).status <> 'unpaid'
+                   AND NOT ((h.subscription).pause_behavior IS NOT DISTINCT FROM 'keep_as_draft'
+                            AND coalesce((h.subscription).current_period_end < (h.subscription).pause_resumes_at, true)),
+               h.line_count, CASE WHEN h.fits THEN h.amount ELSE 0 END, CASE WHEN h.fits THEN h.amount ELSE 0 END,
+               CASE WHEN h.fits THEN greatest(h.amount, 0) ELSE 0 END,
+               CASE WHEN h.unrated THEN 'the amount of a line is beyond the range of bigint'
+                    WHEN NOT h.fits THEN 'the total is beyond the range of bigint' END
+        FROM headers h
+    ), filled AS (
+        INSERT INTO billing.invoice_lines
+            (invoice, subscription_item, price, kind, description, quantity, amount, period_start, period_end, proration,
+             invoice_item, discountable)
+        SELECT h.id, l.subscription_item, l.price, l.kind, l.description, l.quantity, coalesce(l.amount, 0),
+               l.period_start, l.period_end, l.proration, l.invoice_item, l.discountable
+        FROM lines l JOIN headers h ON (h.subscription).id = l.of_subscription
+        ORDER BY h.id, l.section, l.created, l.sorted_by, l.period_start, l.price
+    )
+    SELECT (SELECT array_agg(h.id ORDER BY h.id) FROM headers h), array_agg(l.invoice_item), array_agg(h.id)
+    INTO made, items, items_for
+    FROM lines l JOIN headers h ON (h.subscription).id = l.of_subscription
+    WHERE l.invoice_item IS NOT NULL;
+    IF items IS NOT NULL THEN
+        PERFORM billing.take_items(items, items_for);
+    END IF;
+
+    UPDATE billing.subscriptions s
+    SET status = CASE WHEN n.ends THEN 'canceled' WHEN n.pauses THEN 'paused'
+                      WHEN s.status = 'trialing' THEN 'active' ELSE s.status END,
+        canceled_at = CASE WHEN n.ends THEN coalesce(s.canceled_at, s.current_period_end) ELSE s.canceled_at END,
+        ended_at = CASE WHEN n.ends THEN coalesce(s.ended_at, s.current_period_end) END,
+        current_period_start = CASE WHEN n.ends THEN s.current_period_start ELSE n.period_start END,
+        current_period_end = CASE WHEN n.ends THEN s.current_period_end ELSE n.period_end END,
+        next_invoice_at = CASE WHEN NOT n.ends AND NOT n.pauses THEN n.period_end END
+    FROM (SELECT s.id, billing.subscription_ends(s) AS ends, n.period_start, n.period_end,
+                 coalesce(s.trial_end = s.current_period_end, false) AND s.trial_end_behavior = 'pause'
+                     AND s.default_payment_method IS NULL AS pauses
+          FROM billing.subscriptions s
+          CROSS JOIN LATERAL billing.subscription_period(s, s.current_period_end) n
+          WHERE s.id = ANY (end_periods.subscriptions)) n
+    WHERE n.id = s.id;
+    IF made IS NOT NULL THEN
+        PERFORM billing.adjust_drafts(made);
+    END IF;
+    RETURN coalesce(made, '{}');
+END $$;
+COMMENT ON FUNCTION billing.end_periods(text[]) IS
+'Ends the current period of each of the subscriptions: drafts an invoice of billing.next_lines where there are any, and moves the
+subscription on. Returns the drafts. A draft whose amounts bigint cannot hold gets a finalization_error. The caller holds
+the locks. Internal.';
+
+CREATE FUNCTION billing.rate_drafts(invoices text[]) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan SET jit = off AS $$
+#variable_conflict use_column
+DECLARE
+    unrated text[];
+BEGIN
+    WITH usage AS MATERIALIZED (
+        SELECT row_number() OVER () AS place, l.id, l.invoice, l.subscription_item, l.price, l.quantity, l.amount,
+               l.period_start, l.period_end, i.customer, i.currency,
+               i.billing_reason <> 'subscription_threshold'
+                   AND EXISTS (SELECT FROM billing.invoices t
+                               WHERE t.subscription = i.subscription AND t.billing_reason = 'subscription_threshold')
+                   AS thresholds
+        FROM billing.invoice_lines l JOIN billing.invoices i ON i.id = l.invoice
+        WHERE l.invoice = ANY (rate_drafts.invoices) AND l.kind = 'usage'
+    ), quantities AS MATERIALIZED (
+        SELECT q.place, q.quantity
+        FROM (SELECT array_agg(u.price ORDER BY u.place) AS prices, array_agg(u.customer ORDER BY u.place) AS customers,
+                     array_agg(u.period_start ORDER BY u.place) AS starts, array_agg(u.period_end ORDER BY u.place) AS ends
+              FROM usage u) a
+        CROSS JOIN LATERAL billing.usage_quantities(a.prices, a.customers, a.starts, a.ends) q
+    ), rated AS MATERIALIZED (
+        SELECT u.id, u.invoice, u.quantity AS old_quantity, u.amount AS old_amount, q.quantity,
+               billing.usage_amount(p, u.currency, q.quantity)
+                   - billing.billed_before(u.subscription_item, u.price, u.period_start, u.thresholds) AS amount
+        FROM usage u JOIN quantities q USING (place) JOIN billing.prices p ON p.id = u.price
+    ), changed AS (
+        UPDATE billing.invoice_lines l SET quantity = r.quantity, amount = coalesce(r.amount, 0)
+        FROM rated r
+        WHERE r.id = l.id AND (r.quantity <> r.old_quantity OR coalesce(r.amount, 0) <> r.old_amount)
+    )
+    SELECT array_agg(DISTINCT r.invoice) INTO unrated FROM rated r WHERE r.amount IS NULL;
+
+    DELETE FROM billing.invoice_lines l WHERE l.invoice = ANY (rate_drafts.invoices) AND l.kind = 'late_usage';
+    -- Only the earliest of a subscription's drafts takes late usage, or each of them would bill it.
+    INSERT INTO billing.invoice_lines
+        (invoice, subscription_item, price, kind, description, quantity, amount, period_start, period_end)
+    SELECT d.id, u.subscription_item, u.price, 'late_usage', u.description, u.quantity, u.amount, u.period_start, u.period_end
+    FROM (SELECT array_agg(d.subscription) AS subscriptions
+          FROM (SELECT DISTINCT ON (i.subscription) i.id, i.subscription FROM billing.invoices i
+                WHERE i.subscription IN (SELECT r.subscription FROM billing.invoices r
+                                         WHERE r.id = ANY (rate_drafts.invoices))
+                  AND i.status = 'draft' AND i.billing_reason = 'subscription_cycle'
+                ORDER BY i.subscription, i.created, i.id) d
+          WHERE d.id = ANY (rate_drafts.invoices)) a
+    CROSS JOIN LATERAL billing.late_usage_lines(a.subscriptions) WITH ORDINALITY u
+        (subscription, subscription_item, price, description, quantity, amount, period_start, period_end, place)
+    JOIN LATERAL (
+        SELECT i.id FROM billing.invoices i
+        WHERE i.subscription = u.subscription AND i.status = 'draft' AND i.billing_reason = 'subscription_cycle'
+        ORDER BY i.created, i.id LIMIT 1) d ON true
+    WHERE u.amount IS NOT NULL
+    ORDER BY d.id, u.place;
+
+    PERFORM billing.total_drafts(rate_drafts.invoices, unrated);
+    PERFORM billing.adjust_drafts(rate_drafts.invoices);
+END $$;
+COMMENT ON FUNCTION billing.rate_drafts(text[]) IS
+'Rates the usage of drafts with what is known now, late usage of earlier periods too, and adds their lines up. The
+caller holds their locks. A draft whose amounts bigint cannot hold gets a finalization_error. Internal.';
+
+CREATE FUNCTION billing.total_drafts(invoices text[], unrated text[] DEFAULT NULL) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
+#variable_conflict use_column
+BEGIN
+    UPDATE billing.invoices i
+    SET subtotal = t.subtotal, total_discount_amount = 0, total_credit_amount = 0, total_tax_amount = 0,
+        total_exclusive_tax_amount = 0, total = t.subtotal, amount_due = greatest(t.subtotal, 0),
+        line_count = t.line_count, finalization_error = t.finalization_error
+    FROM (
+        SELECT d.id, s.count AS line_count, CASE WHEN fits THEN s.amount ELSE 0 END::bigint AS subtotal,
+               CASE WHEN d.id = ANY (total_drafts.unrated) THEN 'the amount of a line is beyond the range of bigint'
+                    WHEN NOT fits THEN 'the total is beyond the range of bigint' END AS finalization_error
+        FROM unnest(total_drafts.invoices) d (id)
+        CROSS JOIN LATERAL (SELECT count(*) AS count, coalesce(sum(l.amount), 0) AS amount
+                            FROM billing.invoice_lines l WHERE l.invoice = d.id) s
+        CROSS JOIN LATERAL (
+            SELECT abs(s.amount) <= 9223372036854775807 AND (d.id = ANY (total_drafts.unrated)) IS NOT TRUE) f (fits)
+    ) t
+    WHERE i.id = t.id
+      AND (i.subtotal, i.line_count::bigint, i.finalization_error)
+          IS DISTINCT FROM (t.subtotal, t.line_count, t.finalization_error);
+END $$;
+COMMENT ON FUNCTION billing.total_drafts(text[], text[]) IS
+'Adds up the lines of drafts; unrated names those with a line whose amount is beyond bigint. Discounts, credits and taxes
+are put on by billing.adjust_drafts. Internal.';

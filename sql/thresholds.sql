@@ -1,0 +1,91 @@
+-- Billing thresholds: usage that has accrued enough is invoiced before its period ends.
+
+CREATE FUNCTION billing.bill_thresholds(as_of timestamptz) RETURNS text[]
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan SET jit = off AS $$
+#variable_conflict use_column
+DECLARE
+    watched text[];
+    made text[];
+    reset record;
+BEGIN
+    watched := ARRAY(
+        SELECT s.id FROM billing.subscriptions s
+        WHERE s.status IN ('active', 'past_due') AND s.current_period_start < bill_thresholds.as_of
+          AND s.next_invoice_at > bill_thresholds.as_of
+          AND (s.amount_gte IS NOT NULL
+               OR EXISTS (SELECT FROM billing.subscription_items i
+                          WHERE i.subscription = s.id AND i.usage_gte IS NOT NULL AND i.ended_at IS NULL))
+        ORDER BY s.id FOR NO KEY UPDATE);
+    IF watched = '{}' THEN
+        RETURN '{}';
+    END IF;
+    WITH usage AS MATERIALIZED (
+        SELECT row_number() OVER () AS place, s AS subscription, s.id AS of_subscription, u.*
+        FROM billing.subscriptions s
+        CROSS JOIN LATERAL billing.usage_lines(s, bill_thresholds.as_of, false) u
+        WHERE s.id = ANY (watched)
+    ), rated AS MATERIALIZED (
+        SELECT u.*, q.quantity, i.usage_gte, i.created, billing.price_label(p) AS description,
+               billing.usage_amount(p, (u.subscription).currency, q.quantity)
+                   - billing.billed_before(u.subscription_item, u.price, u.period_start, true) AS amount,
+               -- What an item's usage threshold counts: since it was last billed.
+               q.quantity - coalesce((
+                   SELECT l.quantity FROM billing.invoice_lines l JOIN billing.invoices t ON t.id = l.invoice
+                   WHERE l.subscription_item = u.subscription_item AND l.price = u.price
+                     AND l.period_start = u.period_start AND l.kind = 'usage'
+                     AND t.billing_reason = 'subscription_threshold' AND t.regenerated_as IS NULL
+                   ORDER BY l.id DESC LIMIT 1), 0) AS accrued
+        FROM (SELECT array_agg(u.price ORDER BY u.place) AS prices,
+                     array_agg((u.subscription).customer ORDER BY u.place) AS customers,
+                     array_agg(u.period_start ORDER BY u.place) AS starts,
+                     array_agg(u.period_end ORDER BY u.place) AS ends FROM usage u) a
+        CROSS JOIN LATERAL billing.usage_quantities(a.prices, a.customers, a.starts, a.ends) q
+        JOIN usage u USING (place)
+        JOIN billing.prices p ON p.id = u.price
+        JOIN billing.subscription_items i ON i.id = u.subscription_item
+    ), crossed AS MATERIALIZED (
+        SELECT r.subscription, billing.generate_id('in') AS id, count(*) FILTER (WHERE r.amount <> 0) AS line_count,
+               sum(r.amount) AS amount
+        FROM rated r
+        GROUP BY r.subscription
+        -- An amount beyond bigint is not for here: the period's own invoice says so.
+        HAVING NOT bool_or(r.amount IS NULL) AND abs(sum(r.amount)) <= 9223372036854775807
+           AND (sum(r.amount) >= (r.subscription).amount_gte
+                OR bool_or(r.accrued >= r.usage_gte) AND bool_or(r.amount <> 0))
+    ), drafts AS (
+        INSERT INTO billing.invoices
+            (id, customer, subscription, currency, period_start, period_end, created, billing_reason, collection_method,
+             line_count, subtotal, total, amount_due)
+        SELECT c.id, (c.subscription).customer, (c.subscription).id, (c.subscription).currency,
+               (c.subscription).current_period_start, bill_thresholds.as_of, bill_thresholds.as_of,
+               'subscription_threshold', (c.subscription).collection_method, c.line_count, c.amount, c.amount,
+               greatest(c.amount, 0)
+        FROM crossed c
+    ), filled AS (
+        INSERT INTO billing.invoice_lines
+            (invoice, subscription_item, price, kind, description, quantity, amount, period_start, period_end)
+        SELECT c.id, r.subscription_item, r.price, 'usage', r.description, r.quantity, r.amount, r.period_start,
+               r.period_end
+        FROM crossed c JOIN rated r ON r.of_subscription = (c.subscription).id
+        WHERE r.amount <> 0
+        ORDER BY c.id, r.created, r.subscription_item, r.period_start
+    )
+    SELECT array_agg(c.id ORDER BY c.id) INTO made FROM crossed c;
+    IF made IS NULL THEN
+        RETURN '{}';
+    END IF;
+    PERFORM billing.adjust_drafts(made);
+    PERFORM billing.finalize_drafts(made, bill_thresholds.as_of);
+    FOR reset IN
+        SELECT s.id FROM billing.invoices i JOIN billing.subscriptions s ON s.id = i.subscription
+        WHERE i.id = ANY (made) AND s.reset_billing_cycle_anchor ORDER BY s.id
+    LOOP
+        PERFORM billing.update_subscription(reset.id, '{"billing_cycle_anchor": "now"}', bill_thresholds.as_of);
+    END LOOP;
+    RETURN made;
+END $$;
+COMMENT ON FUNCTION billing.bill_thresholds(timestamptz) IS
+'Invoices, and finalizes at once, the usage accrued in the current period up to as_of of subscriptions that it has brought to
+their threshold: amount_gte by what is not billed yet of it, usage_gte by an item''s usage since it was last billed. The
+period''s own invoice rates all of its usage and takes off what was billed here, so tiers go on; with
+reset_billing_cycle_anchor a new period begins. Returns the invoices. Internal.';
