@@ -49,7 +49,7 @@ CREATE TABLE billing.subscriptions (
         CHECK ((status IN ('canceled', 'incomplete_expired')) = (ended_at IS NOT NULL)),
     CONSTRAINT subscriptions_running_are_billed CHECK (
         next_invoice_at IS NOT DISTINCT FROM current_period_end
-        OR next_invoice_at IS NULL AND status IN ('canceled', 'incomplete_expired', 'paused')),
+        OR next_invoice_at IS NULL AND status IN ('canceled', 'incomplete', 'incomplete_expired', 'paused')),
     CONSTRAINT subscriptions_pause_resumes CHECK (pause_resumes_at IS NULL OR pause_behavior IS NOT NULL),
     CONSTRAINT subscriptions_reset_with_threshold CHECK (reset_billing_cycle_anchor IS NULL OR amount_gte IS NOT NULL)
 );
@@ -101,7 +101,8 @@ COMMENT ON COLUMN billing.subscriptions.definition IS
 'What create_subscription was given; later changes are in the columns only.';
 COMMENT ON COLUMN billing.subscriptions.created IS 'The as_of of its creation.';
 COMMENT ON COLUMN billing.subscriptions.next_invoice_at IS
-'When its next invoice is due, which is current_period_end; NULL once nothing is left to bill, and while it is paused.';
+'When its next invoice is due, which is current_period_end; NULL once nothing is left to bill, and while it is
+incomplete or paused.';
 COMMENT ON COLUMN billing.subscriptions.default_tax_rates IS
 'Ids of the tax rates of its lines, unless the item has its own; NULL: none.';
 COMMENT ON COLUMN billing.subscriptions.pause_behavior IS

@@ -62,7 +62,16 @@ extension_sql_file!(
     name = "subscriptions",
     requires = ["roll_up"]
 );
-extension_sql_file!("../sql/invoices.sql", name = "invoices", requires = ["subscriptions"]);
+extension_sql_file!(
+    "../sql/subscription_schedules.sql",
+    name = "subscription_schedules",
+    requires = ["subscriptions"]
+);
+extension_sql_file!(
+    "../sql/invoices.sql",
+    name = "invoices",
+    requires = ["subscription_schedules"]
+);
 extension_sql_file!(
     "../sql/invoice_items.sql",
     name = "invoice_items",
@@ -87,8 +96,39 @@ extension_sql_file!("../sql/finalizing.sql", name = "finalizing", requires = ["p
 extension_sql_file!("../sql/invoicing.sql", name = "invoicing", requires = ["finalizing"]);
 extension_sql_file!("../sql/thresholds.sql", name = "thresholds", requires = ["invoicing"]);
 extension_sql_file!("../sql/billing_runs.sql", name = "billing_runs", requires = ["thresholds"]);
-extension_sql_file!("../sql/subscribing.sql", name = "subscribing", requires = ["billing_runs"]);
-extension_sql_file!("../sql/settling.sql", name = "settling", requires = ["subscribing"]);
+extension_sql_file!(
+    "../sql/subscription_terms.sql",
+    name = "subscription_terms",
+    requires = ["billing_runs"]
+);
+extension_sql_file!(
+    "../sql/prorating.sql",
+    name = "prorating",
+    requires = ["subscription_terms"]
+);
+extension_sql_file!("../sql/subscribing.sql", name = "subscribing", requires = ["prorating"]);
+extension_sql_file!("../sql/changing.sql", name = "changing", requires = ["subscribing"]);
+extension_sql_file!(
+    "../sql/changing_items.sql",
+    name = "changing_items",
+    requires = ["changing"]
+);
+extension_sql_file!(
+    "../sql/cancelling.sql",
+    name = "cancelling",
+    requires = ["changing_items"]
+);
+extension_sql_file!(
+    "../sql/subscription_statuses.sql",
+    name = "subscription_statuses",
+    requires = ["cancelling"]
+);
+extension_sql_file!(
+    "../sql/scheduling.sql",
+    name = "scheduling",
+    requires = ["subscription_statuses"]
+);
+extension_sql_file!("../sql/settling.sql", name = "settling", requires = ["scheduling"]);
 extension_sql_file!("../sql/worker.sql", name = "worker", requires = ["settling"]);
 extension_sql_file!("../sql/status.sql", name = "status", requires = ["worker"]);
 extension_sql_file!("../sql/grants.sql", name = "grants", requires = ["status"], finalize);
