@@ -69,7 +69,8 @@ BEGIN
             current_period_end = end_subscription.as_of, next_invoice_at = end_subscription.as_of, schedule = NULL
         WHERE s.id = subscription.id;
     END IF;
-    UPDATE billing.subscription_schedules h SET status = 'canceled', canceled_at = end_subscription.as_of
+    UPDATE billing.subscription_schedules h
+    SET status = 'canceled', canceled_at = end_subscription.as_of, next_phase_at = NULL, error = NULL
     WHERE h.id = subscription.schedule AND h.status IN ('not_started', 'active');
 END $$;
 COMMENT ON FUNCTION billing.end_subscription(billing.subscriptions, boolean, timestamptz) IS

@@ -73,7 +73,8 @@ deleted, tax_rates, discounts, billing_thresholds, metadata; or a new one by its
 billing_cycle_anchor (now), trial_end (a time or "now"), cancel_at (a time, min_period_end, max_period_end),
 cancel_at_period_end, pause_collection, collection_method, days_until_due, default_tax_rates, default_payment_method,
 discounts, billing_thresholds, trial_settings, description, metadata (merged); null or "" clears a field. A new price of an
-item has quantity 1 unless another is given. Unused time of what was charged is given back and remaining time charged by
+item has quantity 1 unless another is given. When all intervals change a new period starts, unless billing_cycle_anchor is
+unchanged; what was used and the new period are invoiced then. Unused time of what was charged is given back and remaining time charged by
 the second, on the next invoice (create_prorations), on one made at once (always_invoice), or not at all (none); usage is
 billed at the price that was in effect. Errors: 42704 unknown subscription or item; 55000 ended, paused, managed by a
 schedule, an archived price; 23503 unknown price, coupon or tax rate; 22023 an unknown field, a quantity of a metered item, a
@@ -95,7 +96,7 @@ DECLARE
     ending constant boolean := new.current_period_end = change_subscription.as_of;
     noted constant timestamptz := change_subscription.as_of - CASE WHEN ending THEN interval '1 microsecond'
                                                                    ELSE interval '0' END;
-    restarts constant boolean := new.billing_cycle_anchor <> old.billing_cycle_anchor AND old.status <> 'trialing';
+    restarts boolean := new.billing_cycle_anchor <> old.billing_cycle_anchor AND old.status <> 'trialing';
     closes boolean;
     charged text[];
     prices text[];
@@ -128,6 +129,15 @@ BEGIN
     END IF;
     SELECT t."interval", t.interval_count INTO new."interval", new.interval_count
     FROM billing.shortest_interval(prices) t;
+    -- With all of its intervals others, nothing is left of its periods.
+    IF (old."interval", old.interval_count) <> (new."interval", new.interval_count) AND new.status <> 'trialing'
+       AND NOT restarts AND NOT changes ? 'billing_cycle_anchor'
+       AND NOT EXISTS (SELECT FROM billing.subscription_items i
+                       WHERE i.subscription = old.id AND i.ended_at IS NULL AND i.id <> ALL (charged))
+    THEN
+        restarts := true;
+        new.billing_cycle_anchor := as_of;
+    END IF;
     IF jsonb_typeof(changes -> 'cancel_at') = 'string' THEN
         new.cancel_at := billing.cancellation_time(new, prices, changes ->> 'cancel_at', as_of);
         IF new.cancel_at <= as_of THEN
@@ -148,7 +158,8 @@ BEGIN
     LOOP
         CONTINUE WHEN item.by_cycle OR behavior = 'none' AND NOT restarts;
         IF item.anew THEN
-            PERFORM billing.charge_remaining(new, item.id, since, item.new_end, noted);
+            PERFORM billing.charge_remaining(
+                new, item.id, CASE WHEN restarts THEN as_of ELSE since END, item.new_end, noted);
         ELSIF item.new_end < item.old_end THEN
             PERFORM billing.credit_unused(old, item.id, item.new_end, noted);
         ELSE
@@ -160,7 +171,8 @@ BEGIN
     IF ending AND old.current_period_end <> as_of THEN
         PERFORM billing.make_drafts(as_of, old.id);
     ELSIF NOT ending AND (closes OR behavior = 'always_invoice') THEN
-        PERFORM billing.invoice_changes(old, closes, behavior = 'always_invoice', as_of);
+        PERFORM billing.invoice_changes(
+            old, closes, restarts OR behavior = 'always_invoice', behavior = 'always_invoice', as_of);
     END IF;
 END $$;
 COMMENT ON FUNCTION billing.change_subscription(billing.subscriptions, jsonb, timestamptz) IS
@@ -213,7 +225,7 @@ BEGIN
     END IF;
     new.trial_end_behavior := coalesce(changes #>> '{trial_settings,end_behavior,missing_payment_method}',
                                        new.trial_end_behavior);
-    IF changes ? 'trial_end' AND changes ? 'billing_cycle_anchor' THEN
+    IF changes ? 'trial_end' AND changes ->> 'billing_cycle_anchor' = 'now' THEN
         RAISE EXCEPTION 'billing_cycle_anchor "now" together with trial_end %', changes -> 'trial_end'
             USING ERRCODE = 'invalid_parameter_value', HINT = 'The anchor moves to the end of the trial.';
     ELSIF changes ->> 'trial_end' = 'now' THEN
@@ -238,7 +250,7 @@ BEGIN
         END IF;
         new.trial_end := at;
         new.billing_cycle_anchor := at;
-    ELSIF changes ? 'billing_cycle_anchor' THEN
+    ELSIF changes ->> 'billing_cycle_anchor' = 'now' THEN
         IF new.status = 'trialing' THEN
             RAISE EXCEPTION 'billing_cycle_anchor "now" before the trial''s end, %', new.trial_end
                 USING ERRCODE = 'invalid_parameter_value', HINT = 'Pass trial_end "now", which moves the anchor too.';

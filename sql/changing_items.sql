@@ -126,7 +126,7 @@ COMMENT ON FUNCTION billing.describe_item(text, jsonb, timestamptz) IS
 'Sets what an update says of an item beyond its price and quantity. Internal.';
 
 CREATE FUNCTION billing.invoice_changes(
-    subscription billing.subscriptions, closes boolean, finally boolean, as_of timestamptz
+    subscription billing.subscriptions, closes boolean, takes boolean, finalizes boolean, as_of timestamptz
 ) RETURNS text
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
@@ -162,7 +162,7 @@ BEGIN
     FROM (SELECT * FROM former UNION ALL SELECT * FROM removed) u
     JOIN billing.prices p ON p.id = u.price
     ORDER BY u.created, u.item, u.starts_at;
-    IF finally THEN
+    IF takes THEN
         WITH waiting AS (
             SELECT x.* FROM billing.invoice_items x
             WHERE x.subscription = invoice_changes.subscription.id AND x.invoice IS NULL AND x.kind <> 'item'
@@ -175,7 +175,9 @@ BEGIN
             FROM waiting x ORDER BY x.created, x.id
         )
         SELECT array_agg(x.id ORDER BY x.id) INTO items FROM waiting x;
-        PERFORM billing.take_items(items, array_fill(draft, ARRAY[cardinality(items)])) WHERE items IS NOT NULL;
+        IF items IS NOT NULL THEN
+            PERFORM billing.take_items(items, array_fill(draft, ARRAY[cardinality(items)]));
+        END IF;
     END IF;
     SELECT count(*) INTO lines FROM billing.invoice_lines l WHERE l.invoice = draft;
     IF lines = 0 THEN
@@ -191,12 +193,12 @@ BEGIN
     WHERE l.invoice = draft AND l.kind = 'usage'
     ON CONFLICT DO NOTHING;
     PERFORM billing.rate_drafts(ARRAY[draft]);
-    IF finally THEN
+    IF finalizes THEN
         PERFORM billing.finalize_now(ARRAY[draft], invoice_changes.as_of);
     END IF;
     RETURN draft;
 END $$;
-COMMENT ON FUNCTION billing.invoice_changes(billing.subscriptions, boolean, boolean, timestamptz) IS
-'Invoices at once what changes of a subscription, given as it was before them, have left: usage of metered items that were
-just removed, or (closes) all usage whose price or period is over; and (finally) what waits for an invoice, and finalizes
-it. Returns the invoice; NULL when there is nothing to put on one. Internal.';
+COMMENT ON FUNCTION billing.invoice_changes(billing.subscriptions, boolean, boolean, boolean, timestamptz) IS
+'Invoices what changes of a subscription, given as it was before them, have left: usage of metered items that were just
+removed, or (closes) all usage whose price or period is over; and (takes) the prorations that wait for an invoice. It is a
+draft, or final at once (finalizes). Returns the invoice; NULL when there is nothing to put on one. Internal.';

@@ -130,7 +130,7 @@ CREATE FUNCTION billing.pending_items(subscription billing.subscriptions, before
 RETURNS SETOF billing.invoice_items LANGUAGE sql STABLE AS $$
     SELECT x.* FROM billing.invoice_items x
     WHERE x.invoice IS NULL AND x.customer = subscription.customer
-      AND (x.created < before OR x.subscription = subscription.id AND billing.subscription_ends(subscription))
+      AND (x.created < before OR x.subscription = subscription.id AND billing.subscription_ends(pending_items.subscription))
       AND (x.subscription = subscription.id
            -- Any of the customer's may take it, and the one that is due first does: two never take the same.
            OR x.subscription IS NULL AND x.currency = subscription.currency

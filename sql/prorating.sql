@@ -54,7 +54,7 @@ CREATE FUNCTION billing.credit_unused(
     subscription billing.subscriptions, item text, at timestamptz, as_of timestamptz
 ) RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
-    SELECT billing.prorate(subscription, item, 'unused_time', c.price, c.quantity,
+    SELECT billing.prorate($1, item, 'unused_time', c.price, c.quantity,
                            -billing.prorated_amount(c.amount, c.open, c.charged), c.open, as_of)
     FROM billing.open_charges(item, at) c
     WHERE c.amount <> 0
@@ -66,14 +66,14 @@ CREATE FUNCTION billing.charge_remaining(
     subscription billing.subscriptions, item text, part_start timestamptz, part_end timestamptz, as_of timestamptz
 ) RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
-    SELECT billing.prorate(subscription, i.id, 'licensed', i.price, i.quantity, a.amount,
+    SELECT billing.prorate($1, i.id, 'licensed', i.price, i.quantity, a.amount,
                            tstzrange(part_start, part_end), as_of)
     FROM billing.subscription_items i
     JOIN billing.prices p ON p.id = i.price
-    CROSS JOIN LATERAL billing.item_period(subscription, p."interval", p.interval_count, part_start) w
+    CROSS JOIN LATERAL billing.item_period($1, p."interval", p.interval_count, part_start) w
     CROSS JOIN LATERAL (
         SELECT billing.prorated_amount(
-            billing.price_amount(billing.price_terms(p, subscription.currency), i.quantity),
+            billing.price_amount(billing.price_terms(p, ($1).currency), i.quantity),
             tstzrange(part_start, part_end), w.whole)) a (amount)
     -- A trial, of which whole is NULL, is free.
     WHERE i.id = item AND w.whole IS NOT NULL AND part_start < part_end AND (i.quantity > 0 OR a.amount <> 0)

@@ -184,17 +184,17 @@ CREATE FUNCTION billing.changes_of_phase(
 LANGUAGE sql STABLE AS $$
     SELECT jsonb_build_object(
         'archived_too', true,
-        'items', (SELECT coalesce(jsonb_agg(jsonb_build_object('id', i.id, 'deleted', true)), '[]')
+        'items', (SELECT coalesce(jsonb_agg(jsonb_build_object('id', i.id, 'deleted', true)), '[]'::jsonb)
                   FROM billing.subscription_items i
                   WHERE i.subscription = ($1).id AND i.ended_at IS NULL
                     AND i.price NOT IN (SELECT n.value ->> 'price' FROM jsonb_array_elements($2 -> 'items') n (value)))
               || (SELECT jsonb_agg(n.value - 'price'
                                    || CASE WHEN i.id IS NULL THEN jsonb_build_object('price', n.value ->> 'price')
                                            ELSE jsonb_build_object('id', i.id) END
-                                   || CASE WHEN i.quantity IS NULL THEN '{}'
-                                           ELSE jsonb_build_object('quantity', coalesce(n.value -> 'quantity', '1')) END
-                                   || CASE WHEN i.tax_rates IS NULL OR n.value ? 'tax_rates' THEN '{}'
-                                           ELSE '{"tax_rates": null}' END
+                                   || CASE WHEN i.quantity IS NULL THEN '{}'::jsonb
+                                           ELSE jsonb_build_object('quantity', coalesce(n.value -> 'quantity', '1'::jsonb)) END
+                                   || CASE WHEN i.tax_rates IS NULL OR n.value ? 'tax_rates' THEN '{}'::jsonb
+                                           ELSE '{"tax_rates": null}'::jsonb END
                                    ORDER BY n.place)
                   FROM jsonb_array_elements($2 -> 'items') WITH ORDINALITY n (value, place)
                   LEFT JOIN billing.subscription_items i
@@ -203,11 +203,11 @@ LANGUAGE sql STABLE AS $$
         'default_tax_rates', coalesce($2 -> 'default_tax_rates', 'null'),
         'billing_thresholds', coalesce($2 -> 'billing_thresholds', $3 -> 'billing_thresholds', 'null'))
         || CASE WHEN $2 ? 'discounts' OR $4
-                THEN jsonb_build_object('discounts', coalesce($2 -> 'discounts', '[]')) ELSE '{}' END
+                THEN jsonb_build_object('discounts', coalesce($2 -> 'discounts', '[]')) ELSE '{}'::jsonb END
         || CASE WHEN coalesce($2 ->> 'billing_cycle_anchor', $3 ->> 'billing_cycle_anchor') = 'phase_start'
                      AND NOT $2 ? 'trial_end'
-                THEN '{"billing_cycle_anchor": "now"}' ELSE '{}' END
-        || (SELECT coalesce(jsonb_object_agg(f.key, f.value), '{}') FROM jsonb_each($3 || $2) f
+                THEN '{"billing_cycle_anchor": "now"}'::jsonb ELSE '{}'::jsonb END
+        || (SELECT coalesce(jsonb_object_agg(f.key, f.value), '{}'::jsonb) FROM jsonb_each($3 || $2) f
             WHERE f.key IN ('collection_method', 'days_until_due', 'default_payment_method', 'description', 'metadata',
                             'trial_end'))
 $$;

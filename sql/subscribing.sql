@@ -74,7 +74,7 @@ BEGIN
     made.billing_cycle_anchor := billing.first_anchor(made, definition);
     made.cancel_at := billing.cancellation_time(made, prices, definition ->> 'cancel_at', made.start_date);
     made.canceled_at := CASE WHEN made.cancel_at IS NOT NULL OR made.cancel_at_period_end THEN as_of END;
-    IF made.cancel_at <= CASE WHEN backdated IS NULL THEN made.start_date ELSE as_of END THEN
+    IF made.cancel_at <= (CASE WHEN backdated IS NULL THEN made.start_date ELSE as_of END) THEN
         RAISE EXCEPTION 'cancel_at % is not after the start, %', made.cancel_at, made.start_date
             USING ERRCODE = 'invalid_parameter_value', HINT = 'A subscription ends after it starts.';
     END IF;
@@ -231,8 +231,10 @@ BEGIN
         SELECT draft, l.subscription_item, l.price, 'licensed', l.description, l.quantity, l.amount,
                l.period_start, l.period_end, l.proration
         FROM billing.licensed_lines(subscription, at) l
+        JOIN billing.subscription_items i ON i.id = l.subscription_item
         -- Without proration the time before as_of costs nothing, nor does the rest of the period that it falls into.
-        WHERE NOT free OR l.period_end > make_first_invoice.as_of;
+        WHERE NOT free OR l.period_end > make_first_invoice.as_of
+        ORDER BY i.created, i.id;
         EXIT WHEN at >= subscription.current_period_start;
         period.current_period_start := at;
         SELECT p.period_end INTO at FROM billing.subscription_period(subscription, at) p;

@@ -67,7 +67,7 @@ BEGIN
     UPDATE billing.subscriptions s
     SET status = 'paused', current_period_start = pause_subscription.as_of, next_invoice_at = NULL
     WHERE s.id = found.id;
-    PERFORM billing.invoice_changes(found, true, false, pause_subscription.as_of);
+    PERFORM billing.invoice_changes(found, true, true, false, pause_subscription.as_of);
     RETURN found.id;
 END $$;
 COMMENT ON FUNCTION billing.pause_subscription(text, timestamptz) IS
@@ -136,7 +136,7 @@ BEGIN
         current_period_end = new.current_period_end, next_invoice_at = new.current_period_end,
         billing_cycle_anchor = new.billing_cycle_anchor
     WHERE s.id = found.id;
-    PERFORM billing.invoice_changes(new, false, true, as_of);
+    PERFORM billing.invoice_changes(new, false, true, true, as_of);
     RETURN found.id;
 END $$;
 COMMENT ON FUNCTION billing.resume_subscription(text, text, text, timestamptz) IS

@@ -106,9 +106,8 @@ pub fn changes(text: &str) -> Result<String, Invalid> {
 }
 
 fn terms_of(given: &mut Object, changes: &mut Map<String, Value>) -> Result<(), Invalid> {
-    let anchor = given.choice("billing_cycle_anchor", &[("now", true), ("unchanged", false)])?;
-    let anchor = anchor.and_then(|now| now.then(|| json!("now")));
-    put(changes, "billing_cycle_anchor", anchor);
+    let anchor = given.choice("billing_cycle_anchor", &[("now", "now"), ("unchanged", "unchanged")])?;
+    put(changes, "billing_cycle_anchor", anchor.map(|anchor| json!(anchor)));
     clearable(given, changes, "billing_thresholds", |object| {
         Ok(terms::thresholds(object)?.as_ref().map(Thresholds::print))
     })?;
