@@ -63,7 +63,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET plan
 DECLARE
     run text := billing.generate_id('run');
     ripe timestamptz := start_billing_run.as_of - billing.setting_interval('finalization_delay');
-    made text[];
+    drafts text[];
 BEGIN
     PERFORM billing.require_time('as_of', as_of), billing.require_argument('batch_size', batch_size);
     IF start_billing_run.batch_size < 1 THEN
@@ -75,14 +75,14 @@ BEGIN
     SELECT run, start_billing_run.as_of, clock_timestamp(), clock_timestamp(), pg_backend_pid(),
            (SELECT count(*) FROM billing.subscriptions s WHERE s.next_invoice_at <= start_billing_run.as_of)
            + (SELECT count(*) FROM billing.invoices i WHERE i.status = 'draft' AND i.auto_advance AND i.created <= ripe);
-    made := billing.apply_due_changes(start_billing_run.as_of) || billing.bill_thresholds(start_billing_run.as_of);
+    drafts := billing.apply_due_changes(start_billing_run.as_of) || billing.bill_thresholds(start_billing_run.as_of);
     -- What could not be rated when it was last tried: its usage may have been corrected since.
     PERFORM billing.rate_drafts(ARRAY(
         SELECT i.id FROM billing.invoices i
         JOIN billing.subscriptions s ON s.id = i.subscription
         WHERE i.status = 'draft' AND i.finalization_error IS NOT NULL AND i.created <= ripe
         ORDER BY s.id, i.id FOR NO KEY UPDATE OF s, i));
-    UPDATE billing.billing_runs r SET made = cardinality(start_billing_run.made) WHERE r.id = run;
+    UPDATE billing.billing_runs r SET made = cardinality(drafts) WHERE r.id = run;
     RETURN run;
 END $$;
 COMMENT ON FUNCTION billing.start_billing_run(timestamptz, integer) IS
@@ -95,23 +95,33 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET plan
 DECLARE
     until timestamptz;
     subscriptions text[];
-    made text[] := '{}';
+    drafts text[] := '{}';
     due text[] := '{}';
 BEGIN
     SELECT r.as_of INTO until FROM billing.billing_runs r WHERE r.id = bill_batch.run;
     PERFORM billing.lock_usage();
     subscriptions := ARRAY(
-        SELECT s.id FROM billing.subscriptions s WHERE s.next_invoice_at <= until
+        SELECT s.id FROM billing.subscriptions s
+        WHERE s.next_invoice_at <= until
+          -- As in billing.make_drafts: what waits for any subscription goes to the one that is due first.
+          AND NOT EXISTS (
+              SELECT FROM billing.invoice_items x
+              JOIN billing.subscriptions o ON o.customer = x.customer AND o.currency = x.currency
+              WHERE x.customer = s.customer AND x.currency = s.currency AND x.subscription IS NULL
+                AND x.invoice IS NULL AND (o.next_invoice_at, o.id) < (s.next_invoice_at, s.id))
         ORDER BY s.next_invoice_at, s.id LIMIT bill_batch.batch_size FOR NO KEY UPDATE SKIP LOCKED);
     IF subscriptions <> '{}' THEN
-        made := billing.end_periods(subscriptions);
+        drafts := billing.end_periods(subscriptions);
     ELSE
         due := billing.drafts_due(until, bill_batch.batch_size);
         PERFORM billing.rate_drafts(due);
         PERFORM billing.finalize_due(until, due);
+        IF due = '{}' THEN
+            PERFORM billing.expire_credits(until);
+        END IF;
     END IF;
     UPDATE billing.billing_runs r
-    SET done = r.done + cardinality(subscriptions) + cardinality(due), made = r.made + cardinality(bill_batch.made),
+    SET done = r.done + cardinality(subscriptions) + cardinality(due), made = r.made + cardinality(drafts),
         finalized = r.finalized + cardinality(due), updated_at = clock_timestamp(),
         finished_at = CASE WHEN subscriptions = '{}' AND due = '{}' THEN clock_timestamp() END
     WHERE r.id = bill_batch.run;

@@ -16,6 +16,12 @@ BEGIN
             SELECT s.id FROM billing.subscriptions s
             WHERE s.next_invoice_at <= make_drafts.as_of
               AND (make_drafts.subscription IS NULL OR s.id = make_drafts.subscription)
+              -- What waits for any subscription of a customer goes to the one that is due first, so those take turns.
+              AND (make_drafts.subscription IS NOT NULL OR NOT EXISTS (
+                  SELECT FROM billing.invoice_items x
+                  JOIN billing.subscriptions o ON o.customer = x.customer AND o.currency = x.currency
+                  WHERE x.customer = s.customer AND x.currency = s.currency AND x.subscription IS NULL
+                    AND x.invoice IS NULL AND (o.next_invoice_at, o.id) < (s.next_invoice_at, s.id)))
             ORDER BY s.id FOR NO KEY UPDATE);
         EXIT WHEN due = '{}';
         FOR nth IN 1 .. cardinality(due) BY 10000 LOOP
@@ -29,17 +35,15 @@ COMMENT ON FUNCTION billing.make_drafts(timestamptz, text) IS
 period that has any lines, rated with what is known now. Returns the drafts. The caller has called billing.lock_usage()
 or billing.roll_up(). Internal.';
 
-CREATE FUNCTION billing.billed_before(item text, price text, period_start timestamptz, looks boolean) RETURNS numeric
+CREATE FUNCTION billing.billed_before(item text, price text, period_start timestamptz) RETURNS numeric
 LANGUAGE sql STABLE AS $$
-    SELECT CASE WHEN $4 THEN coalesce((
-        SELECT sum(l.amount)
-        FROM billing.invoice_lines l JOIN billing.invoices i ON i.id = l.invoice
-        WHERE l.subscription_item = $1 AND l.period_start = $3 AND l.price = $2 AND l.kind = 'usage'
-          AND i.billing_reason = 'subscription_threshold' AND i.regenerated_as IS NULL), 0) ELSE 0 END
+    SELECT coalesce(sum(l.amount), 0)
+    FROM billing.invoice_lines l JOIN billing.invoices i ON i.id = l.invoice
+    WHERE l.subscription_item = $1 AND l.period_start = $3 AND l.price = $2 AND l.kind = 'usage'
+      AND i.billing_reason = 'subscription_threshold' AND i.regenerated_as IS NULL
 $$;
-COMMENT ON FUNCTION billing.billed_before(text, text, timestamptz, boolean) IS
-'What threshold invoices have billed of the usage of an item at a price since the start of its period; 0 without a look
-where looks is false. Internal.';
+COMMENT ON FUNCTION billing.billed_before(text, text, timestamptz) IS
+'What threshold invoices have billed of the usage of an item at a price since the start of its period. Internal.';
 
 CREATE FUNCTION billing.next_lines(subscriptions text[], as_of timestamptz DEFAULT NULL)
 RETURNS TABLE (of_subscription text, section integer, created timestamptz, sorted_by text, subscription_item text,
@@ -51,7 +55,7 @@ SET jit = off AS $$
 BEGIN
     RETURN QUERY
     WITH ended AS MATERIALIZED (
-        SELECT s AS subscription, s.id, billing.subscription_ends(s) AS ends
+        SELECT s AS subscription, s.id, billing.subscription_ends(s) OR billing.subscription_pauses(s) AS ends
         FROM billing.subscriptions s WHERE s.id = ANY (next_lines.subscriptions)
     ), usage AS MATERIALIZED (
         SELECT row_number() OVER () AS place, e.id AS of_subscription, (e.subscription).customer,
@@ -78,7 +82,8 @@ BEGIN
         WHERE i.billing_reason = 'subscription_threshold' AND i.subscription = ANY (next_lines.subscriptions)
     )
     SELECT u.of_subscription, 1, i.created, u.subscription_item, u.subscription_item, u.price, 'usage', l.label, q.quantity,
-           (a.amount - billing.billed_before(u.subscription_item, u.price, u.period_start, t.subscription IS NOT NULL))::bigint,
+           CASE WHEN t.subscription IS NULL THEN a.amount
+                ELSE (a.amount - billing.billed_before(u.subscription_item, u.price, u.period_start))::bigint END,
            u.period_start, u.period_end, false, NULL, true
     FROM usage u
     JOIN quantities q USING (place)
@@ -114,7 +119,8 @@ usage of earlier periods. In the order of section, created, sorted_by, period_st
 bigint. Internal.';
 
 CREATE FUNCTION billing.end_periods(subscriptions text[]) RETURNS text[]
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan SET jit = off AS $$
+-- Foreign keys are checked by kept plans: to plan each check anew would take longer than all the rest.
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = auto SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
     made text[];
@@ -174,8 +180,7 @@ BEGIN
         current_period_end = CASE WHEN n.ends THEN s.current_period_end ELSE n.period_end END,
         next_invoice_at = CASE WHEN NOT n.ends AND NOT n.pauses THEN n.period_end END
     FROM (SELECT s.id, billing.subscription_ends(s) AS ends, n.period_start, n.period_end,
-                 coalesce(s.trial_end = s.current_period_end, false) AND s.trial_end_behavior = 'pause'
-                     AND s.default_payment_method IS NULL AS pauses
+                 billing.subscription_pauses(s) AS pauses
           FROM billing.subscriptions s
           CROSS JOIN LATERAL billing.subscription_period(s, s.current_period_end) n
           WHERE s.id = ANY (end_periods.subscriptions)) n
@@ -214,7 +219,8 @@ BEGIN
     ), rated AS MATERIALIZED (
         SELECT u.id, u.invoice, u.quantity AS old_quantity, u.amount AS old_amount, q.quantity,
                billing.usage_amount(p, u.currency, q.quantity)
-                   - billing.billed_before(u.subscription_item, u.price, u.period_start, u.thresholds) AS amount
+                   - CASE WHEN u.thresholds THEN billing.billed_before(u.subscription_item, u.price, u.period_start)
+                          ELSE 0 END AS amount
         FROM usage u JOIN quantities q USING (place) JOIN billing.prices p ON p.id = u.price
     ), changed AS (
         UPDATE billing.invoice_lines l SET quantity = r.quantity, amount = coalesce(r.amount, 0)

@@ -13,8 +13,10 @@ BEGIN
         SELECT p.oid::regprocedure FROM pg_catalog.pg_proc p
         WHERE p.pronamespace = 'billing'::regnamespace
           AND (p.proname ~ '^(meter|price|subscription)_(in|out|recv|send|from_jsonb|to_jsonb|eq|ne|hash|hash_extended)$'
-               OR p.proname IN ('generate_id', 'price_amount', 'price_line_amount', 'prorated_amount', 'period_containing',
-                                'setting_seconds', 'setting_interval', 'late_usage', 'require_supported'))
+               OR p.proname IN ('generate_id', 'price_amount', 'price_line_amount', 'price_fitting_amount', 'price_in_currency',
+                                'currency_exponent',
+                                'prorated_amount', 'period_containing', 'setting_seconds', 'setting_interval', 'late_usage', 'invoice_numbering',
+                                'require_supported'))
     LOOP
         EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO PUBLIC', routine);
     END LOOP;
@@ -37,8 +39,9 @@ GRANT EXECUTE ON FUNCTION
 GRANT SELECT ON ALL TABLES IN SCHEMA billing TO billing_reader;
 
 GRANT EXECUTE ON ALL ROUTINES IN SCHEMA billing TO billing_admin;
-GRANT INSERT, UPDATE ON billing.customers, billing.products, billing.meters, billing.prices, billing.alerts TO billing_admin;
+GRANT INSERT, UPDATE ON billing.customers, billing.products, billing.meters, billing.prices, billing.alerts,
+    billing.currencies TO billing_admin;
 GRANT SET ON PARAMETER
     billing.max_event_age, billing.max_event_lead, billing.identifier_window, billing.partition_width,
-    billing.finalization_delay, billing.late_usage
+    billing.finalization_delay, billing.late_usage, billing.invoice_numbering
     TO billing_admin;

@@ -13,7 +13,6 @@ CREATE TABLE billing.invoice_lines (
     proration boolean NOT NULL DEFAULT false,
     kind text NOT NULL CONSTRAINT invoice_lines_kind_known
         CHECK (kind IN ('licensed', 'usage', 'late_usage', 'unused_time', 'item')),
-    usage_state text,
     discount_amount bigint NOT NULL DEFAULT 0
         CONSTRAINT invoice_lines_discount_amount_positive CHECK (discount_amount >= 0),
     credit_amount bigint NOT NULL DEFAULT 0 CONSTRAINT invoice_lines_credit_amount_positive CHECK (credit_amount >= 0),
@@ -52,21 +51,22 @@ COMMENT ON COLUMN billing.invoice_lines.proration IS
 COMMENT ON COLUMN billing.invoice_lines.kind IS
 'licensed (in advance), usage (of the period that ended), late_usage (of an earlier period, arrived since it was
 invoiced), unused_time (given back of a licensed item) or item (added by hand).';
-COMMENT ON COLUMN billing.invoice_lines.usage_state IS
-'State of the usage buckets when this was rated: another state later means that usage may have changed. NULL for
-licensed lines.';
-COMMENT ON COLUMN billing.invoice_lines.discount_amount IS 'What discounts take off amount.';
-COMMENT ON COLUMN billing.invoice_lines.credit_amount IS 'What credit grants pay of the rest.';
-COMMENT ON COLUMN billing.invoice_lines.tax_amount IS 'Tax, exclusive and inclusive together.';
+COMMENT ON COLUMN billing.invoice_lines.discountable IS
+'Whether discounts may take something off; a line below zero is never discounted, whatever this says.';
+COMMENT ON COLUMN billing.invoice_lines.discount_amount IS 'What discounts take off the amount, in minor units.';
 COMMENT ON COLUMN billing.invoice_lines.discount_amounts IS
-'discount_amount by discount, in their order: an array of {"discount", "amount"}; NULL: none.';
+'discount_amount by discount, in the order in which they applied: [{"discount", "amount"}]. NULL where none applies.';
+COMMENT ON COLUMN billing.invoice_lines.credit_amount IS
+'What credit grants pay of the rest, in minor units; on a draft, what they would.';
 COMMENT ON COLUMN billing.invoice_lines.credit_amounts IS
-'credit_amount by credit grant, in their order: an array of {"credit_grant", "amount"}; NULL: none.';
+'credit_amount by grant, in the order in which they were used: [{"credit_grant", "amount"}]. NULL where none is used.';
+COMMENT ON COLUMN billing.invoice_lines.tax_amount IS
+'Tax on what is left, inclusive and exclusive together, in minor units; negative on a line below zero.';
 COMMENT ON COLUMN billing.invoice_lines.taxes IS
-'tax_amount by tax rate: an array of objects with "tax_rate" and "amount"; NULL: none.';
-COMMENT ON COLUMN billing.invoice_lines.discountable IS 'Whether discounts of the invoice apply to it.';
-COMMENT ON COLUMN billing.invoice_lines.invoice_item IS
-'The invoice item that waited for this invoice; NULL for what the invoice itself brought up.';
+'tax_amount by rate: [{"tax_rate", "amount", "tax_behavior", "taxable_amount", "taxability_reason"}], tax_behavior being inclusive (part
+of the line''s amount) or exclusive (on top), taxability_reason standard_rated, zero_rated, customer_exempt or
+reverse_charge. NULL where there is no rate.';
+COMMENT ON COLUMN billing.invoice_lines.invoice_item IS 'The invoice item that it came from; NULL without one.';
 COMMENT ON INDEX billing.invoice_lines_invoice_item_idx IS 'Finds the line of an invoice item.';
 COMMENT ON INDEX billing.invoice_lines_invoice_idx IS 'Finds the lines of an invoice.';
 COMMENT ON INDEX billing.invoice_lines_subscription_item_idx IS 'Finds what was billed for an item and period.';

@@ -48,14 +48,19 @@ CREATE TABLE billing.invoices (
     description text,
     metadata jsonb NOT NULL DEFAULT '{}'
         CONSTRAINT invoices_metadata_object CHECK (jsonb_typeof(metadata) = 'object'),
-    from_invoice text COLLATE "C" REFERENCES billing.invoices,
-    regenerated_as text COLLATE "C" REFERENCES billing.invoices,
+    -- No foreign keys: a dump may bring either of the two first. A trigger keeps them.
+    from_invoice text COLLATE "C",
+    regenerated_as text COLLATE "C",
     CONSTRAINT invoices_period_ordered CHECK (period_start <= period_end),
     CONSTRAINT invoices_total_of_subtotal
-        CHECK (total = subtotal - total_discount_amount - total_credit_amount + total_exclusive_tax_amount),
-    CONSTRAINT invoices_subscription_unless_manual CHECK (billing_reason = 'manual' OR subscription IS NOT NULL),
+        CHECK (total = subtotal::numeric - total_discount_amount - total_credit_amount + total_exclusive_tax_amount),
+    CONSTRAINT invoices_subscription_unless_manual CHECK ((billing_reason = 'manual') = (subscription IS NULL)),
     CONSTRAINT invoices_paid_in_full CHECK (status <> 'paid' OR amount_remaining = 0),
     CONSTRAINT invoices_amount_paid_with_status CHECK (status = 'paid' OR amount_paid = 0),
+    CONSTRAINT invoices_credit_notes_within_total
+        CHECK (pre_payment_credit_notes_amount <= greatest(total, 0) - post_payment_credit_notes_amount),
+    CONSTRAINT invoices_credit_notes_when_final CHECK (
+        status <> 'draft' OR pre_payment_credit_notes_amount = 0 AND post_payment_credit_notes_amount = 0),
     CONSTRAINT invoices_regenerated_when_void CHECK (regenerated_as IS NULL OR status = 'void'),
     CONSTRAINT invoices_finalized_complete CHECK ((status <> 'draft') =
         (num_nulls(number, finalized_at, starting_balance, ending_balance) = 0)),
@@ -94,12 +99,13 @@ COMMENT ON COLUMN billing.invoices.period_end IS
 'End (exclusive) of that period; equal to period_start on a first invoice, which bills no usage.';
 COMMENT ON COLUMN billing.invoices.subtotal IS 'Sum of the lines'' amounts.';
 COMMENT ON COLUMN billing.invoices.total IS
-'subtotal - total_discount_amount - total_credit_amount + total_exclusive_tax_amount. Negative when more is taken back
-than is billed.';
+'subtotal less discounts and credits, plus exclusive tax. Negative when late usage took back more than is billed.';
 COMMENT ON COLUMN billing.invoices.amount_due IS
 'What the customer is to pay: total + starting_balance - ending_balance; on a draft, total without the balance. Never
 negative.';
-COMMENT ON COLUMN billing.invoices.number IS 'INV-000001 and on, without gaps; NULL on a draft.';
+COMMENT ON COLUMN billing.invoices.number IS
+'INV-000001 and on without gaps, or the customer''s invoice_prefix and 0001 and on, as billing.invoice_numbering says;
+NULL on a draft.';
 COMMENT ON COLUMN billing.invoices.finalized_at IS
 'When it became final, on the clock of the as_of arguments; NULL on a draft.';
 COMMENT ON COLUMN billing.invoices.created IS
@@ -143,51 +149,59 @@ COMMENT ON COLUMN billing.invoices.marked_uncollectible_at IS
 'When it was marked uncollectible, also if paid or voided later; else NULL.';
 COMMENT ON COLUMN billing.invoices.finalization_error IS
 'Why generate_invoices leaves this draft a draft, such as an amount beyond bigint; NULL when nothing is wrong.';
+COMMENT ON COLUMN billing.invoices.total_discount_amount IS 'What discounts take off, over all lines.';
+COMMENT ON COLUMN billing.invoices.total_credit_amount IS
+'What credit grants pay, over all lines; on a draft, what they would.';
+COMMENT ON COLUMN billing.invoices.total_tax_amount IS 'Tax over all lines, inclusive and exclusive together.';
+COMMENT ON COLUMN billing.invoices.total_exclusive_tax_amount IS
+'The part of total_tax_amount that comes on top; the rest is within the lines'' amounts.';
+COMMENT ON COLUMN billing.invoices.default_tax_rates IS
+'Tax rates of the lines that have none of their own; NULL: the subscription''s.';
 SELECT pg_catalog.pg_extension_config_dump('billing.invoices', '');
+
+CREATE FUNCTION billing.exclusive_tax(taxes jsonb) RETURNS bigint
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+RETURN (SELECT coalesce(sum((t.value ->> 'amount')::bigint), 0)::bigint
+        FROM jsonb_array_elements(taxes) t WHERE t.value ->> 'tax_behavior' = 'exclusive');
+COMMENT ON FUNCTION billing.exclusive_tax(jsonb) IS
+'What of the taxes of an invoice line comes on top of its amount. Internal.';
 
 CREATE FUNCTION billing.invoices_check() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     unchanged billing.invoices := NEW;
-    lines record;
 BEGIN
-    IF TG_OP = 'TRUNCATE' OR TG_OP = 'DELETE' AND OLD.status <> 'draft' THEN
-        RAISE EXCEPTION 'invoices are never deleted once finalized'
+    IF TG_OP IN ('DELETE', 'TRUNCATE') THEN
+        RAISE EXCEPTION 'invoices are never deleted once finalized, nor drafts that replace a void one'
             USING ERRCODE = 'restrict_violation', SCHEMA = 'billing', TABLE = 'invoices',
                   HINT = 'Void the invoice with billing.void_invoice.';
-    ELSIF TG_OP = 'DELETE' THEN
-        RETURN OLD;
     ELSIF OLD.status = 'draft' THEN
-        IF NEW.status NOT IN ('draft', 'open', 'paid') OR NEW.status <> 'draft' AND NEW.number IS NULL THEN
-            RAISE EXCEPTION 'invoice "%" is draft and cannot become %', OLD.id, NEW.status
-                USING ERRCODE = 'object_not_in_prerequisite_state',
-                      HINT = 'Finalize it with billing.finalize_invoice first.';
-        ELSIF NEW.status <> 'draft' THEN
-            SELECT count(*) AS count, coalesce(sum(l.amount), 0) AS sum INTO lines
-            FROM billing.invoice_lines l WHERE l.invoice = NEW.id;
-            IF (lines.count, lines.sum) IS DISTINCT FROM (NEW.line_count::bigint, NEW.subtotal::numeric) THEN
-                RAISE EXCEPTION 'invoice "%" has % lines of % in all, not % lines of %',
-                        NEW.id, lines.count, lines.sum, NEW.line_count, NEW.subtotal
-                    USING ERRCODE = 'check_violation', SCHEMA = 'billing', TABLE = 'invoices',
-                          HINT = 'Finalize it with billing.finalize_invoice, which adds the lines up.';
-            END IF;
-        END IF;
-        RETURN NEW;
+        RAISE EXCEPTION 'invoice "%" is draft and cannot become %', OLD.id, NEW.status
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  HINT = 'Finalize it with billing.finalize_invoice first.';
     END IF;
     unchanged.status := OLD.status;
     unchanged.paid_at := OLD.paid_at;
     unchanged.voided_at := OLD.voided_at;
     unchanged.marked_uncollectible_at := OLD.marked_uncollectible_at;
     unchanged.amount_paid := OLD.amount_paid;
+    unchanged.pre_payment_credit_notes_amount := OLD.pre_payment_credit_notes_amount;
+    unchanged.post_payment_credit_notes_amount := OLD.post_payment_credit_notes_amount;
     unchanged.amount_remaining := OLD.amount_remaining;  -- generated, not known yet
+    IF OLD.regenerated_as IS NULL AND OLD.status = 'void' AND EXISTS (
+        SELECT FROM billing.invoices i WHERE i.id = NEW.regenerated_as AND i.from_invoice = OLD.id AND i.status = 'draft')
+    THEN
+        unchanged.regenerated_as := NULL;
+    END IF;
     IF unchanged IS DISTINCT FROM OLD
-       OR NEW.status = OLD.status AND (NEW.paid_at, NEW.voided_at, NEW.amount_paid)
-              IS DISTINCT FROM (OLD.paid_at, OLD.voided_at, OLD.amount_paid)
+       OR NEW.status = OLD.status
+          AND (NEW.paid_at, NEW.voided_at, NEW.marked_uncollectible_at, NEW.amount_paid)
+              IS DISTINCT FROM (OLD.paid_at, OLD.voided_at, OLD.marked_uncollectible_at, OLD.amount_paid)
        OR NEW.status <> 'uncollectible' AND NEW.marked_uncollectible_at IS DISTINCT FROM OLD.marked_uncollectible_at
     THEN
         RAISE EXCEPTION 'invoice "%" is % and cannot change', OLD.id, OLD.status
             USING ERRCODE = 'restrict_violation', SCHEMA = 'billing', TABLE = 'invoices',
-                  HINT = 'A finalized invoice stays as it is. Void it if it is wrong.';
+                  HINT = 'A finalized invoice stays as it is. Void it if it is wrong, or write a credit note.';
     ELSIF NEW.status <> OLD.status
           AND NOT (OLD.status = 'open' AND NEW.status IN ('paid', 'uncollectible', 'void')
                    OR OLD.status = 'uncollectible' AND NEW.status IN ('paid', 'void'))
@@ -199,14 +213,58 @@ BEGIN
     RETURN NEW;
 END $$;
 COMMENT ON FUNCTION billing.invoices_check() IS
-'Trigger: a finalized invoice keeps everything but its status, is never deleted, and is the sum of its lines. Errors:
-23001 change or deletion; 55000 forbidden change of status; 23514 lines that do not add up.';
-CREATE TRIGGER invoices_check BEFORE UPDATE OR DELETE ON billing.invoices
-    FOR EACH ROW EXECUTE FUNCTION billing.invoices_check();
+'Trigger: a finalized invoice keeps everything but its status, what was paid of it and what credit notes took off, and
+is never deleted. Errors: 23001 change or deletion; 55000 forbidden change of status.';
+
+CREATE FUNCTION billing.invoices_check_sums() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
+DECLARE
+    final text[] := ARRAY(SELECT n.id FROM new_invoices n WHERE n.status <> 'draft');
+    wrong record;
+BEGIN
+    IF cardinality(final) = 0 THEN
+        RETURN NULL;
+    END IF;
+    SELECT i.id, i.line_count, i.subtotal, coalesce(l.count, 0) AS count, coalesce(l.amount, 0) AS amount INTO wrong
+    FROM billing.invoices i
+    LEFT JOIN (
+        SELECT l.invoice, count(*) AS count, sum(l.amount) AS amount, sum(l.discount_amount) AS discount,
+               sum(l.credit_amount) AS credit, sum(l.tax_amount) AS tax,
+               sum(CASE WHEN l.taxes IS NULL THEN 0 ELSE billing.exclusive_tax(l.taxes) END) AS exclusive_tax
+        FROM billing.invoice_lines l WHERE l.invoice = ANY (final) GROUP BY l.invoice
+    ) l ON l.invoice = i.id
+    WHERE i.id = ANY (final)
+      AND (i.line_count, i.subtotal, i.total_discount_amount, i.total_credit_amount, i.total_tax_amount,
+           i.total_exclusive_tax_amount)
+          IS DISTINCT FROM (coalesce(l.count, 0), coalesce(l.amount, 0), coalesce(l.discount, 0),
+                            coalesce(l.credit, 0), coalesce(l.tax, 0), coalesce(l.exclusive_tax, 0))
+    LIMIT 1;
+    IF wrong.id IS NOT NULL THEN
+        RAISE EXCEPTION 'invoice "%" has % lines of % in all, not % lines of %, or discounts, credits or taxes that differ',
+                wrong.id, wrong.count, wrong.amount, wrong.line_count, wrong.subtotal
+            USING ERRCODE = 'check_violation', SCHEMA = 'billing', TABLE = 'invoices',
+                  HINT = 'Finalize it with billing.finalize_invoice, which adds the lines up.';
+    END IF;
+    RETURN NULL;
+END $$;
+COMMENT ON FUNCTION billing.invoices_check_sums() IS
+'Trigger: a finalized invoice is the sum of its lines (23514).';
+
+-- Finalizing many drafts at once calls no function by row.
+CREATE TRIGGER invoices_check BEFORE UPDATE ON billing.invoices FOR EACH ROW
+    WHEN (OLD.status <> 'draft' OR NEW.status NOT IN ('draft', 'open', 'paid')
+          OR NEW.status <> 'draft' AND NEW.number IS NULL)
+    EXECUTE FUNCTION billing.invoices_check();
+CREATE TRIGGER invoices_check_delete BEFORE DELETE ON billing.invoices FOR EACH ROW
+    WHEN (OLD.status <> 'draft' OR OLD.from_invoice IS NOT NULL) EXECUTE FUNCTION billing.invoices_check();
 CREATE TRIGGER invoices_check_truncate BEFORE TRUNCATE ON billing.invoices
     FOR EACH STATEMENT EXECUTE FUNCTION billing.invoices_check();
+CREATE TRIGGER invoices_check_sums AFTER UPDATE ON billing.invoices
+    REFERENCING NEW TABLE AS new_invoices FOR EACH STATEMENT EXECUTE FUNCTION billing.invoices_check_sums();
 COMMENT ON TRIGGER invoices_check ON billing.invoices IS 'Finalized invoices never change.';
+COMMENT ON TRIGGER invoices_check_delete ON billing.invoices IS 'Finalized invoices are never deleted.';
 COMMENT ON TRIGGER invoices_check_truncate ON billing.invoices IS 'Finalized invoices are never deleted.';
+COMMENT ON TRIGGER invoices_check_sums ON billing.invoices IS 'Finalized invoices are the sum of their lines.';
 
 -- A row and not a sequence: that skips numbers when a transaction rolls back, and invoice numbers may have no gaps.
 CREATE TABLE billing.invoice_numbers (
@@ -214,8 +272,8 @@ CREATE TABLE billing.invoice_numbers (
     last_number bigint NOT NULL CONSTRAINT invoice_numbers_positive CHECK (last_number >= 0)
 );
 COMMENT ON TABLE billing.invoice_numbers IS
-'The last invoice number given. Finalizing locks its row until commit, which also puts finalizations one after the
-other.';
-COMMENT ON COLUMN billing.invoice_numbers.prefix IS 'What the numbers begin with: INV.';
+'The last invoice number given with each prefix. Finalizing locks its row until commit.';
+COMMENT ON COLUMN billing.invoice_numbers.prefix IS
+'What the numbers begin with: INV, or a customer''s invoice_prefix (see billing.invoice_numbering).';
 COMMENT ON COLUMN billing.invoice_numbers.last_number IS 'The last number given.';
 SELECT pg_catalog.pg_extension_config_dump('billing.invoice_numbers', '');

@@ -74,6 +74,7 @@ BEGIN
     -- With all usage that has come in while they waited; what was made just now is rated already.
     PERFORM billing.rate_drafts(ARRAY(SELECT unnest(due) EXCEPT SELECT unnest(made)));
     PERFORM billing.finalize_due(generate_invoices.as_of, due);
+    PERFORM billing.expire_credits(generate_invoices.as_of);
     RETURN cardinality(made);
 END $$;
 COMMENT ON FUNCTION billing.generate_invoices(timestamptz) IS

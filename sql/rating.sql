@@ -44,17 +44,10 @@ $$;
 COMMENT ON FUNCTION billing.price_label(billing.prices) IS
 'What lines call a price: its nickname, or else its product''s name, its meter''s display name, its id. Internal.';
 
-CREATE FUNCTION billing.fitting_amount(amount numeric) RETURNS bigint LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
-    SELECT CASE WHEN abs(round($1)) <= 9223372036854775807 THEN round($1)::bigint END
-$$;
-COMMENT ON FUNCTION billing.fitting_amount(numeric) IS
-'An amount rounded half away from zero to the minor unit; NULL where that is beyond bigint, so that one customer''s bad usage
-stops nobody else''s invoice. Internal.';
-
 CREATE FUNCTION billing.usage_amount(price billing.prices, currency text, quantity numeric) RETURNS bigint
 LANGUAGE sql STABLE AS $$
-    SELECT billing.fitting_amount(billing.price_amount(
-        CASE WHEN ($1).currency = $2 THEN ($1).price ELSE billing.price_in_currency(($1).price, $2) END, $3))
+    SELECT billing.price_fitting_amount(
+        CASE WHEN ($1).currency = $2 THEN ($1).price ELSE billing.price_in_currency(($1).price, $2) END, $3)
 $$;
 COMMENT ON FUNCTION billing.usage_amount(billing.prices, text, numeric) IS
 'What a quantity of a price costs in a currency, rounded once, half away from zero; NULL beyond bigint. Internal.';
@@ -64,7 +57,7 @@ RETURNS TABLE (subscription_item text, price text, description text, quantity nu
                period_start timestamptz, period_end timestamptz, proration boolean)
 LANGUAGE sql STABLE ROWS 2 AS $$
     SELECT i.id, i.price,
-           CASE WHEN n.whole IS NULL THEN 'Free trial: ' ELSE '' END || i.quantity || ' × ' || billing.price_label(p),
+           CASE WHEN n.whole IS NULL THEN 'Free trial: ' ELSE '' END || i.quantity || ' × ' || coalesce(p.nickname, d.name, p.id),
            i.quantity::numeric,
            CASE WHEN n.whole IS NULL THEN 0
                 WHEN tstzrange(n.period_start, n.period_end) = n.whole THEN billing.price_line_amount(c.price, i.quantity)
@@ -78,6 +71,7 @@ LANGUAGE sql STABLE ROWS 2 AS $$
                AND ($1).proration_behavior <> 'none'
     FROM billing.subscription_items i
     JOIN billing.prices p ON p.id = i.price
+    LEFT JOIN billing.products d ON d.id = p.product
     CROSS JOIN LATERAL (
         SELECT CASE WHEN p.currency = ($1).currency THEN p.price
                     ELSE billing.price_in_currency(p.price, ($1).currency) END) c (price)

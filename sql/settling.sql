@@ -1,4 +1,4 @@
--- What happens to one invoice by hand: it is finalized early, paid, given up or voided.
+-- What happens to one invoice by hand: it is finalized early, paid, given up, voided or made anew.
 
 CREATE FUNCTION billing.lock_invoice(invoice text, as_of timestamptz) RETURNS billing.invoices
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -39,6 +39,10 @@ BEGIN
         IF found.finalization_error IS NOT NULL THEN
             RAISE EXCEPTION 'invoice "%" cannot be finalized: %', invoice, found.finalization_error
                 USING ERRCODE = 'numeric_value_out_of_range', HINT = 'Cancel the events that are wrong.';
+        ELSIF found.line_count = 0 THEN
+            RAISE EXCEPTION 'invoice "%" is draft and cannot become open: it has no lines', invoice
+                USING ERRCODE = 'object_not_in_prerequisite_state',
+                      HINT = 'Add some with billing.create_invoice_item, or delete it with billing.delete_draft_invoice.';
         END IF;
         PERFORM billing.finalize_drafts(ARRAY[invoice], as_of);
     END IF;
@@ -46,7 +50,7 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION billing.finalize_invoice(text, timestamptz) IS
 'Finalizes a draft before its grace is over, with the usage known now, and returns its id. One that is final already
-stays as it is. Errors: 42704 unknown; 55000 void; 22003 an amount beyond bigint; 22023 as_of before the invoice or
+stays as it is. Errors: 42704 unknown; 55000 void, or without lines; 22003 an amount beyond bigint; 22023 as_of before the invoice or
 infinite; 22004 NULL.';
 
 CREATE FUNCTION billing.settle_invoice(invoice text, status text, as_of timestamptz) RETURNS text
@@ -60,18 +64,26 @@ BEGIN
         RAISE EXCEPTION 'invoice "%" is % and cannot become % again', found.id, found.status, found.status
             USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Nothing is left to do.';
     END IF;
+    IF settle_invoice.status = 'void' THEN
+        -- With the invoice goes what was taken off it.
+        UPDATE billing.credit_notes n SET status = 'void', voided_at = settle_invoice.as_of
+        WHERE n.invoice = found.id AND n.status = 'issued' AND found.status IN ('open', 'uncollectible');
+    END IF;
     UPDATE billing.invoices i
     SET status = settle_invoice.status,
         paid_at = CASE settle_invoice.status WHEN 'paid' THEN settle_invoice.as_of END,
         amount_paid = CASE settle_invoice.status WHEN 'paid' THEN i.amount_remaining ELSE 0 END,
+        pre_payment_credit_notes_amount = CASE settle_invoice.status
+            WHEN 'void' THEN 0 ELSE i.pre_payment_credit_notes_amount END,
         voided_at = CASE settle_invoice.status WHEN 'void' THEN settle_invoice.as_of END,
         marked_uncollectible_at = CASE settle_invoice.status
             WHEN 'uncollectible' THEN settle_invoice.as_of ELSE i.marked_uncollectible_at END
     WHERE i.id = found.id;
     IF settle_invoice.status = 'void' THEN
-        INSERT INTO billing.customer_balance_transactions (customer, currency, amount, type, invoice, created)
-        SELECT t.customer, t.currency, -t.amount, 'unapplied_from_invoice', t.invoice, settle_invoice.as_of
-        FROM billing.customer_balance_transactions t WHERE t.invoice = found.id;
+        PERFORM billing.change_customer_balance(t.customer, t.currency, -t.amount, 'unapplied_from_invoice', t.invoice,
+                                                NULL, NULL, settle_invoice.as_of)
+        FROM billing.customer_balance_transactions t WHERE t.invoice = found.id AND t.type = 'applied_to_invoice';
+        PERFORM billing.reinstate_credits(found.id, settle_invoice.as_of);
     END IF;
     RETURN found.id;
 END $$;
@@ -84,8 +96,46 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 RETURN billing.settle_invoice(invoice, 'void', as_of);
 COMMENT ON FUNCTION billing.void_invoice(text, timestamptz) IS
 'Voids an open or uncollectible invoice and returns its id: what it asked for is waived and not billed again; credit
-it had used goes back to the customer''s balance; it keeps its number. Errors: 42704 unknown; 55000 draft, paid or
+it had used goes back to the customer''s balance; its credit notes become void; it keeps its number. Errors: 42704 unknown; 55000 draft, paid or
 void; 22023 as_of before the invoice or infinite; 22004 NULL.';
+
+CREATE FUNCTION billing.regenerate_invoice(invoice text, as_of timestamptz DEFAULT now()) RETURNS text
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    old billing.invoices;
+    made text;
+BEGIN
+    PERFORM FROM billing.subscriptions s JOIN billing.invoices i ON i.subscription = s.id
+    WHERE i.id = regenerate_invoice.invoice FOR NO KEY UPDATE OF s;
+    PERFORM billing.settle_invoice(regenerate_invoice.invoice, 'void', regenerate_invoice.as_of);
+    SELECT i.* INTO old FROM billing.invoices i WHERE i.id = regenerate_invoice.invoice;
+    INSERT INTO billing.invoices
+        (customer, subscription, currency, period_start, period_end, created, billing_reason, collection_method,
+         auto_advance, days_until_due, default_tax_rates, description, metadata, from_invoice)
+    VALUES (old.customer, old.subscription, old.currency, old.period_start, old.period_end, regenerate_invoice.as_of,
+            old.billing_reason, old.collection_method, old.auto_advance, old.days_until_due, old.default_tax_rates,
+            old.description, old.metadata, old.id)
+    RETURNING id INTO made;
+    UPDATE billing.invoices i SET regenerated_as = made WHERE i.id = old.id;
+    -- Usage is rated anew; late usage of earlier periods is found anew.
+    INSERT INTO billing.invoice_lines
+        (invoice, subscription_item, price, kind, description, quantity, amount, period_start, period_end, proration,
+         discountable, invoice_item)
+    SELECT made, l.subscription_item, l.price, l.kind, l.description, CASE l.kind WHEN 'usage' THEN 0 ELSE l.quantity END,
+           CASE l.kind WHEN 'usage' THEN 0 ELSE l.amount END, l.period_start, l.period_end, l.proration,
+           l.discountable, l.invoice_item
+    FROM billing.invoice_lines l
+    WHERE l.invoice = old.id AND l.kind <> 'late_usage'
+    ORDER BY l.id;
+    UPDATE billing.invoice_items x SET invoice = made WHERE x.invoice = old.id;
+    PERFORM billing.rate_drafts(ARRAY[made]);
+    RETURN made;
+END $$;
+COMMENT ON FUNCTION billing.regenerate_invoice(text, timestamptz) IS
+'Voids an open or uncollectible invoice and makes a draft in its place, whose id it returns: with the same lines, but
+usage rated anew with what is known now. What the void invoice billed counts as never billed. Errors: 42704 unknown;
+55000 draft, paid or void; 22023 as_of before the invoice or infinite; 22004 NULL.';
 
 CREATE FUNCTION billing.mark_invoice_paid(invoice text, as_of timestamptz DEFAULT now()) RETURNS text
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp

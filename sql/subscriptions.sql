@@ -188,6 +188,13 @@ COMMENT ON CONSTRAINT subscription_item_past_prices_pkey ON billing.subscription
 COMMENT ON INDEX billing.subscription_item_past_prices_price_idx IS 'Finds the uses of a price.';
 SELECT pg_catalog.pg_extension_config_dump('billing.subscription_item_past_prices', '');
 
+CREATE FUNCTION billing.subscription_pauses(subscription billing.subscriptions) RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT coalesce(($1).trial_end = ($1).current_period_end, false)
+        AND ($1).trial_end_behavior = 'pause' AND ($1).default_payment_method IS NULL
+$$;
+COMMENT ON FUNCTION billing.subscription_pauses(billing.subscriptions) IS
+'Whether a subscription is paused at the end of its current period: its trial ends without a payment method. Internal.';
+
 CREATE FUNCTION billing.lock_subscription(subscription text) RETURNS billing.subscriptions
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column

@@ -16,23 +16,12 @@ CREATE TABLE billing.usage_pending (
     last_identifier text COLLATE "C",
     distinct_values text[],
     rebuild boolean NOT NULL DEFAULT false
-) WITH (
-    -- Every row dies within seconds of its birth, and each roll-up reads the whole table: dead rows must go at once.
-    autovacuum_vacuum_threshold = 5000,
-    autovacuum_vacuum_scale_factor = 0,
-    -- A row recorded is a row soon dead, so insertions tell as much, and by the thousand even where a burst stood.
-    autovacuum_vacuum_insert_threshold = 5000,
-    autovacuum_vacuum_insert_scale_factor = 0,
-    autovacuum_vacuum_cost_delay = 0,
-    -- Statistics of a queue are stale before they are used.
-    autovacuum_analyze_threshold = 1000000,
-    autovacuum_analyze_scale_factor = 10
-);
+) PARTITION BY HASH (customer);
 COMMENT ON TABLE billing.usage_pending IS
 'Usage that is committed but not yet in billing.usage_buckets: one row for an event, or one per customer, meter,
-dimensions and hour of a batch. Append-only; billing.roll_up() empties it. Which value columns are filled depends on
-the meter''s aggregation. No index, key, trigger or default beyond these: recording pays for every one. Never write
-here by hand.';
+dimensions and hour of a batch. Append-only; billing.roll_up() empties it. Which value columns are filled depends on the
+meter''s aggregation. Partitioned by customer, so that a summary reads its customer''s part alone. No index, key,
+trigger or default beyond these: recording pays for every one. Never write here by hand.';
 COMMENT ON COLUMN billing.usage_pending.customer IS 'billing.customers.id; recording has checked that it exists.';
 COMMENT ON COLUMN billing.usage_pending.event_name IS
 'billing.meters.event_name; recording has checked that it exists.';
@@ -60,3 +49,36 @@ COMMENT ON COLUMN billing.usage_pending.rebuild IS
 'true: an event of this customer, meter, dimensions and hour was cancelled, whose state cannot be subtracted (last,
 max, min, unique_count); the buckets are recomputed from billing.meter_events.';
 SELECT pg_catalog.pg_extension_config_dump('billing.usage_pending', '');
+
+-- As many as src/ingest/pending.rs writes to. More would spare summaries little, and cost batches an opening each.
+DO $$
+DECLARE
+    part text;
+BEGIN
+    FOR remainder IN 0..7 LOOP
+        part := 'usage_pending_' || remainder;
+        EXECUTE format('CREATE TABLE billing.%I PARTITION OF billing.usage_pending
+                            FOR VALUES WITH (MODULUS 8, REMAINDER %s)
+                        WITH (
+                            -- Every row dies within seconds of its birth, and each roll-up reads the whole table: dead rows
+                            -- must go at once.
+                            autovacuum_vacuum_threshold = 1000,
+                            autovacuum_vacuum_scale_factor = 0,
+                            -- A row recorded is a row soon dead, so insertions tell as much, and by the thousand even where
+                            -- a burst stood.
+                            autovacuum_vacuum_insert_threshold = 1000,
+                            autovacuum_vacuum_insert_scale_factor = 0,
+                            autovacuum_vacuum_cost_delay = 0,
+                            -- Statistics of a queue are stale before they are used.
+                            autovacuum_analyze_threshold = 1000000,
+                            autovacuum_analyze_scale_factor = 10
+                        )', part, remainder);
+        EXECUTE format('COMMENT ON TABLE billing.%I IS %L', part,
+                       'Rows of billing.usage_pending of an eighth of the customers, by their hash.');
+        EXECUTE (
+            SELECT string_agg(format('COMMENT ON COLUMN billing.%I.%I IS %L', part, a.attname,
+                                     col_description(a.attrelid, a.attnum)), '; ')
+            FROM pg_attribute a WHERE a.attrelid = 'billing.usage_pending'::regclass AND a.attnum > 0);
+        PERFORM pg_extension_config_dump(format('billing.%I', part)::regclass, '');
+    END LOOP;
+END $$;

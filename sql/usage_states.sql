@@ -12,70 +12,18 @@ COMMENT ON FUNCTION billing.see_partitions() IS
 has read the table once would go on without them, and miss committed events that its snapshot has. Internal.';
 
 CREATE FUNCTION billing.usage_event_states(
-    meter billing.meters, customer text, bounds timestamptz[], ranges_from timestamptz[], ranges_to timestamptz[],
-    only_hours timestamptz[], filter jsonb, received_before timestamptz
+    event_name text, customer text, aggregation text, value_key text, bounds timestamptz[],
+    ranges_from timestamptz[], ranges_to timestamptz[], only_hours timestamptz[], filter jsonb, received_before timestamptz
 ) RETURNS TABLE (
     window_no int, event_count bigint, value_sum numeric, value_time_sum numeric, value_max numeric, value_min numeric,
     last_event billing.usage_last_event, distinct_value text
 )
-LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
-#variable_conflict use_column
-DECLARE
-    of_meter text := meter.event_name;
-    of_customer text := usage_event_states.customer;
-    aggregation text := meter.aggregation;
-    value_key text := meter.value_key;
-    filter_keys text[] := ARRAY(SELECT jsonb_object_keys(filter));
-    received_from timestamptz;
-    received_to timestamptz;
-BEGIN
-    PERFORM billing.see_partitions();
-    -- Partitions go by the time of receipt: by timestamp alone, every one would be planned and searched. A sealed one
-    -- knows the timestamps it holds, so only runs of neighbours that can hold events of the ranges are looked at.
-    FOR received_from, received_to IN
-        SELECT min(n.lower_bound), max(n.upper_bound)
-        FROM (
-            SELECT w.lower_bound, w.upper_bound, w.wanted,
-                   count(*) FILTER (WHERE NOT w.wanted) OVER (ORDER BY w.lower_bound) AS run
-            FROM (
-                SELECT p.lower_bound, p.upper_bound, p.sealed_at IS NULL OR EXISTS (
-                           SELECT FROM unnest(ranges_from, ranges_to) AS r (range_from, range_to)
-                           WHERE p.min_timestamp < r.range_to AND p.max_timestamp >= r.range_from) AS wanted
-                FROM billing.meter_event_partitions p
-                UNION ALL
-                -- Made after this snapshot: nobody else's events in it are visible, but this transaction's own are.
-                SELECT coalesce(max(p.upper_bound), '-infinity'), 'infinity', true FROM billing.meter_event_partitions p
-            ) w
-        ) n
-        WHERE n.wanted
-        GROUP BY n.run
-    LOOP
-        RETURN QUERY
-        SELECT width_bucket(e."timestamp", bounds), count(*), sum(e.value),
-               CASE aggregation WHEN 'weighted_sum' THEN sum(e.value * extract(epoch FROM e."timestamp") * 1000000) END,
-               max(e.value), min(e.value),
-               billing.latest_usage_event(
-                   (e."timestamp", e.received_at, e.identifier, e.value)::billing.usage_last_event)
-                   FILTER (WHERE aggregation = 'last'),
-               CASE aggregation WHEN 'unique_count' THEN e.dimensions ->> value_key END
-        FROM unnest(ranges_from, ranges_to) AS r (range_from, range_to)
-        JOIN billing.meter_events e
-          ON e.customer = of_customer AND e.event_name = of_meter
-         AND e."timestamp" >= r.range_from AND e."timestamp" < r.range_to
-        WHERE e.received_at >= received_from AND e.received_at < received_to
-          AND (e.cancelled_at IS NULL OR e.cancelled_at >= received_before)
-          AND (received_before IS NULL OR e.received_at < received_before)
-          AND (only_hours IS NULL OR date_trunc('hour', e."timestamp", 'UTC') = ANY (only_hours))
-          AND (filter IS NULL OR NOT EXISTS (
-                  SELECT FROM unnest(filter_keys) AS k (key)
-                  WHERE e.dimensions ->> k.key IS DISTINCT FROM filter ->> k.key))
-        GROUP BY 1, 8;
-    END LOOP;
-END $$;
+AS 'MODULE_PATHNAME', 'usage_event_states_wrapper' LANGUAGE c STABLE PARALLEL SAFE;
 COMMENT ON FUNCTION billing.usage_event_states(
-    billing.meters, text, timestamptz[], timestamptz[], timestamptz[], timestamptz[], jsonb, timestamptz) IS
+    text, text, text, text, timestamptz[], timestamptz[], timestamptz[], timestamptz[], jsonb, timestamptz) IS
 'billing.usage_states from the events of the ranges (parallel arrays) alone; only_hours, when not NULL, keeps to events
-of those hours. Only for billing.usage_states, under its settings. Internal.';
+of those hours. Looks at the partitions that can hold such events, one by one. Only for billing.usage_states, under its
+settings. Errors: 42501 no SELECT on billing.meter_events. Internal.';
 
 CREATE FUNCTION billing.usage_states(
     meter billing.meters, customer text, bounds timestamptz[], filter jsonb, received_before timestamptz
@@ -113,7 +61,8 @@ BEGIN
         cut_hours := ARRAY(
             SELECT DISTINCT date_trunc('hour', b.at, 'UTC') FROM unnest(bounds) AS b (at)
             WHERE b.at <> date_trunc('hour', b.at, 'UTC'));
-        -- Here and below: OFFSET 0 has the queue's rows compared by customer before anything else of them is unpacked.
+        -- Here and below: OFFSET 0 has the queue's rows compared by customer before anything else of them is unpacked, and
+        -- the hours of each day looked up by their own range, where a join would read all hours of the customer.
         IF NOT folded_only AND aggregation IN ('last', 'max', 'min', 'unique_count') THEN
             -- A cancelled event cannot be subtracted from these: until roll_up() rebuilds the hour, its events count.
             cut_hours := cut_hours || ARRAY(
@@ -147,11 +96,15 @@ BEGIN
                   AND v.start >= lo AND v.start < hi AND v.start <> ALL (cut_days)
                   AND (filter IS NULL OR v.dimensions @> filter)
                 UNION ALL
-                SELECT v.start, v.value FROM unnest(cut_days) AS d (day)
-                JOIN billing.usage_distinct_values v
-                  ON v.customer = of_customer AND v.event_name = of_meter AND v.width = 'hour'
-                 AND v.start >= greatest(d.day, lo) AND v.start < least(d.day + interval '24 hours', hi)
-                WHERE v.start <> ALL (cut_hours) AND (filter IS NULL OR v.dimensions @> filter)
+                SELECT h.start, h.value
+                FROM unnest(cut_days) AS d (day)
+                CROSS JOIN LATERAL (
+                    SELECT v.* FROM billing.usage_distinct_values v
+                    WHERE v.customer = of_customer AND v.event_name = of_meter AND v.width = 'hour'
+                      AND v.start >= greatest(d.day, lo) AND v.start < least(d.day + interval '24 hours', hi)
+                    OFFSET 0
+                ) h
+                WHERE h.start <> ALL (cut_hours) AND (filter IS NULL OR h.dimensions @> filter)
                 UNION ALL
                 SELECT p.hour, u.value
                 FROM (SELECT * FROM billing.usage_pending q
@@ -177,13 +130,16 @@ BEGIN
                   AND b.start >= lo AND b.start < hi AND b.start <> ALL (cut_days)
                   AND (filter IS NULL OR b.dimensions @> filter)
                 UNION ALL
-                SELECT b.start, b.event_count, b.value_sum, b.value_time_sum, b.value_max, b.value_min,
-                       b.last_value, b.last_timestamp, b.last_received_at, b.last_identifier
+                SELECT h.start, h.event_count, h.value_sum, h.value_time_sum, h.value_max, h.value_min,
+                       h.last_value, h.last_timestamp, h.last_received_at, h.last_identifier
                 FROM unnest(cut_days) AS d (day)
-                JOIN billing.usage_buckets b
-                  ON b.customer = of_customer AND b.event_name = of_meter AND b.width = 'hour'
-                 AND b.start >= greatest(d.day, lo) AND b.start < least(d.day + interval '24 hours', hi)
-                WHERE b.start <> ALL (cut_hours) AND (filter IS NULL OR b.dimensions @> filter)
+                CROSS JOIN LATERAL (
+                    SELECT b.* FROM billing.usage_buckets b
+                    WHERE b.customer = of_customer AND b.event_name = of_meter AND b.width = 'hour'
+                      AND b.start >= greatest(d.day, lo) AND b.start < least(d.day + interval '24 hours', hi)
+                    OFFSET 0
+                ) h
+                WHERE h.start <> ALL (cut_hours) AND (filter IS NULL OR h.dimensions @> filter)
                 UNION ALL
                 SELECT p.hour, p.event_count, p.value_sum, p.value_time_sum, p.value_max, p.value_min,
                        p.last_value, p.last_timestamp, p.last_received_at, p.last_identifier
@@ -199,7 +155,7 @@ BEGIN
     IF cardinality(ranges_from) > 0 THEN
         RETURN QUERY
         SELECT s.* FROM billing.usage_event_states(
-            meter, of_customer, bounds, ranges_from, ranges_to,
+            of_meter, of_customer, aggregation, value_key, bounds, ranges_from, ranges_to,
             CASE WHEN NOT events_only AND cardinality(cut_hours) > 24 THEN cut_hours END, filter, received_before) s;
     END IF;
 END $$;

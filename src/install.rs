@@ -27,7 +27,8 @@ extension_sql_file!("../sql/functions.sql", name = "functions", requires = ["typ
 extension_sql_file!("../sql/arguments.sql", name = "arguments", requires = ["functions"]);
 extension_sql_file!("../sql/announcing.sql", name = "announcing", requires = ["arguments"]);
 extension_sql_file!("../sql/customers.sql", name = "customers", requires = ["announcing"]);
-extension_sql_file!("../sql/products.sql", name = "products", requires = ["customers"]);
+extension_sql_file!("../sql/currencies.sql", name = "currencies", requires = ["customers"]);
+extension_sql_file!("../sql/products.sql", name = "products", requires = ["currencies"]);
 extension_sql_file!("../sql/meters.sql", name = "meters", requires = ["products"]);
 extension_sql_file!("../sql/prices.sql", name = "prices", requires = ["meters"]);
 extension_sql_file!("../sql/meter_events.sql", name = "meter_events", requires = ["prices"]);
@@ -83,19 +84,40 @@ extension_sql_file!(
     requires = ["invoice_items"]
 );
 extension_sql_file!(
-    "../sql/customer_balance_transactions.sql",
-    name = "customer_balance_transactions",
+    "../sql/credit_notes.sql",
+    name = "credit_notes",
     requires = ["invoice_lines"]
 );
-extension_sql_file!("../sql/stubs.sql", name = "stubs", requires = ["customer_balance_transactions"]);
-extension_sql_file!("../sql/rating.sql", name = "rating", requires = ["stubs"]);
+extension_sql_file!(
+    "../sql/customer_balance_transactions.sql",
+    name = "customer_balance_transactions",
+    requires = ["credit_notes"]
+);
+extension_sql_file!(
+    "../sql/coupons.sql",
+    name = "coupons",
+    requires = ["customer_balance_transactions"]
+);
+extension_sql_file!("../sql/discounts.sql", name = "discounts", requires = ["coupons"]);
+extension_sql_file!("../sql/tax_rates.sql", name = "tax_rates", requires = ["discounts"]);
+extension_sql_file!(
+    "../sql/credit_grants.sql",
+    name = "credit_grants",
+    requires = ["tax_rates"]
+);
+extension_sql_file!("../sql/adjusting.sql", name = "adjusting", requires = ["credit_grants"]);
+extension_sql_file!("../sql/rating.sql", name = "rating", requires = ["adjusting"]);
 extension_sql_file!("../sql/late_usage.sql", name = "late_usage", requires = ["rating"]);
 extension_sql_file!("../sql/drafting.sql", name = "drafting", requires = ["late_usage"]);
 extension_sql_file!("../sql/preview.sql", name = "preview", requires = ["drafting"]);
 extension_sql_file!("../sql/finalizing.sql", name = "finalizing", requires = ["preview"]);
 extension_sql_file!("../sql/invoicing.sql", name = "invoicing", requires = ["finalizing"]);
 extension_sql_file!("../sql/thresholds.sql", name = "thresholds", requires = ["invoicing"]);
-extension_sql_file!("../sql/billing_runs.sql", name = "billing_runs", requires = ["thresholds"]);
+extension_sql_file!(
+    "../sql/billing_runs.sql",
+    name = "billing_runs",
+    requires = ["thresholds"]
+);
 extension_sql_file!(
     "../sql/subscription_terms.sql",
     name = "subscription_terms",
@@ -128,7 +150,17 @@ extension_sql_file!(
     name = "scheduling",
     requires = ["subscription_statuses"]
 );
-extension_sql_file!("../sql/settling.sql", name = "settling", requires = ["scheduling"]);
-extension_sql_file!("../sql/worker.sql", name = "worker", requires = ["settling"]);
+extension_sql_file!(
+    "../sql/invoicing_by_hand.sql",
+    name = "invoicing_by_hand",
+    requires = ["scheduling"]
+);
+extension_sql_file!(
+    "../sql/settling.sql",
+    name = "settling",
+    requires = ["invoicing_by_hand"]
+);
+extension_sql_file!("../sql/crediting.sql", name = "crediting", requires = ["settling"]);
+extension_sql_file!("../sql/worker.sql", name = "worker", requires = ["crediting"]);
 extension_sql_file!("../sql/status.sql", name = "status", requires = ["worker"]);
 extension_sql_file!("../sql/grants.sql", name = "grants", requires = ["status"], finalize);

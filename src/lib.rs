@@ -1,8 +1,9 @@
 //! pg_billing: Stripe-style usage-based billing inside PostgreSQL.
 //!
-//! Data flows one way: ingest → events → roll-up → buckets → rating → invoices. The first three rooms are pure and are all that
+//! Data flows one way: ingest → events → roll-up → buckets → rating → invoices. The first four rooms are pure and are all that
 //! is compiled without a `pgNN` feature; the others need PostgreSQL.
 
+pub mod adjustment;
 pub mod calendar;
 pub mod pricing;
 pub mod types;
@@ -17,5 +18,7 @@ mod install;
 mod pg;
 #[cfg(feature = "pg")]
 mod settings;
+#[cfg(feature = "pg")]
+mod usage;
 #[cfg(feature = "pg")]
 mod worker;

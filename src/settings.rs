@@ -27,6 +27,14 @@ pub enum LateUsage {
     ignore,
 }
 
+/// Whose sequence the numbers of invoices come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PostgresGucEnum)]
+#[allow(non_camel_case_types)]
+pub enum InvoiceNumbering {
+    account,
+    customer,
+}
+
 pub static ROLL_UP_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(1000);
 pub static PARTITION_WIDTH: GucSetting<i32> = GucSetting::<i32>::new(DAY);
 pub static IDENTIFIER_WINDOW: GucSetting<i32> = GucSetting::<i32>::new(DAY);
@@ -35,6 +43,8 @@ pub static MAX_EVENT_LEAD: GucSetting<i32> = GucSetting::<i32>::new(300);
 pub static FINALIZATION_DELAY: GucSetting<i32> = GucSetting::<i32>::new(HOUR);
 pub static RETENTION: GucSetting<i32> = GucSetting::<i32>::new(NO_LIMIT);
 pub static LATE_USAGE: GucSetting<LateUsage> = GucSetting::<LateUsage>::new(LateUsage::next_invoice);
+pub static INVOICE_NUMBERING: GucSetting<InvoiceNumbering> =
+    GucSetting::<InvoiceNumbering>::new(InvoiceNumbering::account);
 pub static WORKER: GucSetting<bool> = GucSetting::<bool>::new(true);
 
 type Duration = (
@@ -130,6 +140,14 @@ pub fn register() {
         GucContext::Suset,
         GucFlags::default(),
     );
+    GucRegistry::define_enum_guc(
+        c"billing.invoice_numbering",
+        c"Whose sequence the numbers of invoices come from: account or customer.",
+        c"account numbers all invoices in one row (INV-000001); customer gives each customer a prefix and numbers of its own.",
+        &INVOICE_NUMBERING,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
 }
 
 /// A limit in microseconds; `None`: no limit.
@@ -158,5 +176,13 @@ fn late_usage() -> &'static str {
     match LATE_USAGE.get() {
         LateUsage::next_invoice => "next_invoice",
         LateUsage::ignore => "ignore",
+    }
+}
+
+#[pg_extern(sql = false)]
+fn invoice_numbering() -> &'static str {
+    match INVOICE_NUMBERING.get() {
+        InvoiceNumbering::account => "account",
+        InvoiceNumbering::customer => "customer",
     }
 }

@@ -1,5 +1,6 @@
 //! The SQL face of the pure rooms: what `sql/types.sql` and `sql/functions.sql` declare.
 
+mod adjustment;
 mod calendar;
 mod ids;
 mod pricing;

@@ -10,7 +10,7 @@ use crate::pg::error::{Result, error};
 use crate::pg::numeric::{from_decimal, to_decimal};
 use crate::pg::time::finite;
 use crate::pricing;
-use crate::types::{Price, StripeObject};
+use crate::types::{self, Price, StripeObject};
 
 #[pg_extern(sql = false)]
 fn price_amount(price: &[u8], quantity: AnyNumeric) -> Result<AnyNumeric> {
@@ -28,9 +28,24 @@ fn price_line_amount(price: &[u8], quantity: AnyNumeric) -> Result<i64> {
     })
 }
 
+/// `None`: beyond bigint.
+#[pg_extern(sql = false)]
+fn price_fitting_amount(price: &[u8], quantity: AnyNumeric) -> Result<Option<i64>> {
+    Ok(pricing::round_minor(&amount(price, &quantity)?))
+}
+
 fn amount(price: &[u8], quantity: &AnyNumeric) -> Result<BigDecimal> {
-    let price = Price::from_bytes(price)?;
-    Ok(pricing::amount(&price.model, &decimal("quantity", quantity)?))
+    Ok(Price::from_bytes(price)?.amount(&decimal("quantity", quantity)?))
+}
+
+#[pg_extern(sql = false)]
+fn price_in_currency(price: &[u8], currency: &str) -> Result<Vec<u8>> {
+    Ok(Price::from_bytes(price)?.in_currency(currency)?.to_bytes()?)
+}
+
+#[pg_extern(sql = false)]
+fn currency_exponent(currency: &str) -> Result<i32> {
+    Ok(types::currency_exponent(currency)?)
 }
 
 #[pg_extern(sql = false)]

@@ -100,3 +100,14 @@ fn subscription_changes(changes: Text) -> Result<String> {
 fn subscription_schedule_definition(definition: Text, is_update: bool) -> Result<String> {
     Ok(types::schedule(&definition.0, is_update)?)
 }
+
+/// The JSON of something put on a bill by hand, checked and normalised.
+#[pg_extern(sql = false)]
+fn normalised_bill(kind: Text, object: Text) -> Result<String> {
+    types::normalised_bill(&kind.0, &object.0)?.ok_or_else(|| {
+        error(
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            format!("\"{}\" is no kind of request", kind.0),
+        )
+    })
+}

@@ -8,7 +8,7 @@ mod check;
 mod functions;
 mod identity;
 mod meters;
-mod partitions;
+pub mod partitions;
 mod pending;
 mod rejection;
 mod stripe_event;

@@ -13,6 +13,7 @@ use super::meters::Meter;
 use super::submitted::Dimensions;
 use crate::pg::catalog;
 use crate::pg::error::Result;
+use crate::pg::hash_partition;
 use crate::pg::jsonb;
 use crate::pg::numeric::{from_quantity, from_total};
 use crate::pg::spi::{Arg, arg};
@@ -39,6 +40,18 @@ const COLUMNS: [&CStr; 15] = [
     c"last_identifier",
     c"distinct_values",
     c"rebuild",
+];
+
+/// The partitions of the queue, in the order of their remainders.
+const PARTS: [&CStr; 8] = [
+    c"usage_pending_0",
+    c"usage_pending_1",
+    c"usage_pending_2",
+    c"usage_pending_3",
+    c"usage_pending_4",
+    c"usage_pending_5",
+    c"usage_pending_6",
+    c"usage_pending_7",
 ];
 
 #[derive(Default)]
@@ -202,21 +215,42 @@ impl<'a> Pending<'a> {
     }
 
     pub fn write(self) -> Result<()> {
-        let mut table = loop {
-            if let Some(table) = Table::open(catalog::relation(c"usage_pending")?, &COLUMNS)? {
-                break table;
-            }
-        };
-        match self.rows.as_slice() {
-            [row] => table.insert(&row.columns()?),
-            rows => drop(table.insert_many(rows.iter().map(Row::columns), None)?),
+        if let [row] = self.rows.as_slice() {
+            return write(row.part(), &[row]);
         }
-        table.close();
+        let mut parts: [Vec<&Row>; PARTS.len()] = Default::default();
+        for row in &self.rows {
+            parts[row.part()].push(row);
+        }
+        for (part, rows) in parts.iter().enumerate() {
+            if !rows.is_empty() {
+                write(part, rows)?;
+            }
+        }
         Ok(())
     }
 }
 
+/// Into a partition directly: routing rows there would cost as much as inserting them.
+fn write(part: usize, rows: &[&Row]) -> Result<()> {
+    let mut table = loop {
+        if let Some(table) = Table::open(catalog::relation(PARTS[part])?, &COLUMNS)? {
+            break table;
+        }
+    };
+    match rows {
+        [row] => table.insert(&row.columns()?),
+        rows => drop(table.insert_many(rows.iter().map(|row| row.columns()), None)?),
+    }
+    table.close();
+    Ok(())
+}
+
 impl Row<'_> {
+    fn part(&self) -> usize {
+        hash_partition::of_text(self.customer.datum(), PARTS.len())
+    }
+
     fn columns(&self) -> Result<[Arg; COLUMNS.len()]> {
         let usage = &self.usage;
         let total = |value: &Option<Total>| value.as_ref().map(from_total).transpose();

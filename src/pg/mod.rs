@@ -3,6 +3,8 @@
 pub mod array;
 pub mod catalog;
 pub mod error;
+pub mod event_query;
+pub mod hash_partition;
 pub mod jsonb;
 pub mod leaf;
 pub mod liveness;

@@ -1,11 +1,13 @@
 //! Worked examples of Stripe's documentation, and properties that hold for every price.
 
+mod bounds;
 mod decimals;
 mod examples;
 mod properties;
 
 use super::{
-    Dec, Model, Round, Tier, TiersMode, TransformQuantity, amount, normalise, parse_dec, plain_string, round_minor,
+    Bounds, Dec, Model, Round, Tier, TiersMode, TransformQuantity, amount, normalise, parse_dec, plain_string,
+    round_minor,
 };
 
 fn dec(text: &str) -> Dec {

@@ -100,7 +100,11 @@ pub fn changes(text: &str) -> Result<String, Invalid> {
             "must not be given together with cancel_at",
         ));
     }
-    put(&mut changes, "cancel_at_period_end", at_period_end.map(|end| json!(end)));
+    put(
+        &mut changes,
+        "cancel_at_period_end",
+        at_period_end.map(|end| json!(end)),
+    );
     put(&mut changes, "items", items(&mut given)?);
     Ok(Value::Object(changes).to_string())
 }
@@ -186,11 +190,7 @@ fn items(given: &mut Object) -> Result<Option<Value>, Invalid> {
 fn changed_item(given: &mut Object) -> Result<Map<String, Value>, Invalid> {
     given.refuse_unsupported(&CHANGED_ITEM)?;
     let mut item = Map::new();
-    put(
-        &mut item,
-        "id",
-        given.text("id", item::ID_LENGTH)?.map(Value::String),
-    );
+    put(&mut item, "id", given.text("id", item::ID_LENGTH)?.map(Value::String));
     let deleted = given.boolean("deleted")?.unwrap_or(false);
     if deleted {
         for field in ["price", "quantity", "tax_rates", "discounts", "billing_thresholds"] {

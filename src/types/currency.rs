@@ -1,7 +1,9 @@
 //! The currencies that Stripe charges in.
 
-use super::Invalid;
-use super::object::Object;
+use serde_json::Value;
+
+use super::object::{Object, shown};
+use super::{Invalid, Kind};
 
 /// ISO 4217 codes, sorted. Those that were replaced (such as `hrk`) stay: old prices have them.
 const CURRENCIES: &[&str] = &[
@@ -17,6 +19,43 @@ const CURRENCIES: &[&str] = &[
     "vuv", "wst", "xaf", "xcd", "xcg", "xof", "xpf", "yer", "zar", "zmw",
 ];
 
+/// Those without a smaller unit, as Stripe lists them. The króna (`isk`) and the Ugandan shilling (`ugx`) have none either,
+/// but Stripe writes their amounts with two places, always 00, as it did when they still had one.
+const WHOLE: &[&str] = &[
+    "bif", "clp", "djf", "gnf", "jpy", "kmf", "krw", "mga", "pyg", "rwf", "vnd", "vuv", "xaf", "xof", "xpf",
+];
+
+/// Those whose smaller unit is a thousandth, as Stripe lists them.
+const THOUSANDTHS: &[&str] = &["bhd", "jod", "kwd", "omr", "tnd"];
+
+const HINT: &str = "Give a three-letter ISO 4217 code in lowercase, such as usd.";
+
+/// The code in lowercase, when it is a known one.
+pub(super) fn known(code: &str) -> Option<String> {
+    let code = code.to_ascii_lowercase();
+    CURRENCIES.binary_search(&code.as_str()).is_ok().then_some(code)
+}
+
+/// Decimal places of the minor unit in which a currency's amounts are given, by its code in any case: 0, 2 or 3.
+///
+/// # Errors
+/// A code that Stripe does not know.
+pub fn exponent(code: &str) -> Result<i32, Invalid> {
+    let known = known(code).ok_or_else(|| Invalid {
+        kind: Kind::Invalid,
+        object: "currency",
+        field: String::new(),
+        value: Some(shown(&Value::from(code))),
+        rule: "is not a currency that Stripe knows".to_owned(),
+        hint: Some(HINT.to_owned()),
+    })?;
+    Ok(match known.as_str() {
+        code if WHOLE.contains(&code) => 0,
+        code if THOUSANDTHS.contains(&code) => 3,
+        _ => 2,
+    })
+}
+
 /// Takes `currency`: a known code in any case, lowercase from here on.
 pub(super) fn take(object: &mut Object) -> Result<Option<String>, Invalid> {
     const FIELD: &str = "currency";
@@ -24,11 +63,15 @@ pub(super) fn take(object: &mut Object) -> Result<Option<String>, Invalid> {
     let Some(code) = object.text(FIELD, usize::MAX)? else {
         return Ok(None);
     };
-    let code = code.to_ascii_lowercase();
-    match CURRENCIES.binary_search(&code.as_str()) {
-        Ok(_) => Ok(Some(code)),
-        Err(_) => Err(object
-            .error(FIELD, given.as_ref(), "is not a currency that Stripe knows")
-            .with_hint("Give a three-letter ISO 4217 code in lowercase, such as usd.")),
+    match known(&code) {
+        Some(code) => Ok(Some(code)),
+        None => Err(unknown(object, FIELD, given.as_ref())),
     }
+}
+
+/// The error for a code that is no currency.
+pub(super) fn unknown(object: &Object, field: &str, value: Option<&Value>) -> Invalid {
+    object
+        .error(field, value, "is not a currency that Stripe knows")
+        .with_hint(HINT)
 }

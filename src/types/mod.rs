@@ -1,8 +1,13 @@
 //! The three value types. Their text is the JSON object that Stripe's API uses for that object, normalised on output;
 //! their stored form is a version byte followed by a compact encoding in which equal values have equal bytes.
 
+mod bill;
 mod change;
+mod coupon;
+mod credit_grant;
 mod currency;
+mod currency_options;
+mod dimension_filters;
 mod invalid;
 mod item;
 mod json;
@@ -11,21 +16,31 @@ mod meter;
 mod model;
 mod object;
 mod price;
+mod product_data;
 mod schedule;
 mod subscription;
+mod tax_rate;
 mod terms;
 mod time;
 
 #[cfg(test)]
 mod tests;
 
+pub use bill::normalised_bill;
 pub use change::changes;
+pub use coupon::coupon;
+pub use credit_grant::{credit_grant, credit_grant_changes};
+pub use currency::exponent as currency_exponent;
+pub use currency_options::CurrencyOption;
+pub use dimension_filters::DimensionFilters;
 pub use invalid::{Invalid, Kind};
 pub use item::Item;
 pub use meter::{EventTimeWindow, Formula, Meter};
 pub use price::{Charge, Price, Recurring, TaxBehavior, Usage};
+pub use product_data::ProductData;
 pub use schedule::schedule;
 pub use subscription::{CollectionMethod, PaymentBehavior, ProrationBehavior, Subscription, TrialEndBehavior};
+pub use tax_rate::tax_rate;
 pub use terms::{AnchorConfig, CancelAt, Pause, PauseBehavior, Thresholds};
 
 use serde::Serialize;

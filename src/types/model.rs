@@ -39,6 +39,34 @@ pub(super) fn take(price: &mut Object, returned: bool) -> Result<Model, Invalid>
     }
 }
 
+/// Takes the amounts of a currency option: the same model with other amounts.
+pub(super) fn take_option(option: &mut Object, of: &Model, returned: bool) -> Result<Model, Invalid> {
+    match of {
+        Model::PerUnit { transform, .. } => {
+            option.refuse("tiers", "must be absent: the price's billing_scheme is not \"tiered\"")?;
+            Ok(Model::PerUnit {
+                unit_amount: unit_amount(option, returned)?,
+                transform: transform.clone(),
+            })
+        }
+        Model::Tiered { mode, .. } => {
+            refuse_when_tiered(option, &["unit_amount", "unit_amount_decimal"])?;
+            Ok(Model::Tiered {
+                mode: *mode,
+                tiers: tiers(option, returned)?,
+            })
+        }
+    }
+}
+
+/// The amounts of a currency option, in the form that [`take_option`] reads.
+pub(super) fn print_option(model: &Model) -> (String, Value) {
+    match model {
+        Model::PerUnit { unit_amount, .. } => print_amount("unit_amount", unit_amount),
+        Model::Tiered { tiers, .. } => ("tiers".to_owned(), tiers.iter().map(print_tier).collect()),
+    }
+}
+
 /// The model's fields, in the form that [`take`] reads.
 pub(super) fn print(model: &Model) -> Map<String, Value> {
     match model {
@@ -71,8 +99,7 @@ fn per_unit(price: &mut Object, returned: bool) -> Result<Model, Invalid> {
             .with_hint("Add \"billing_scheme\": \"tiered\", or leave the tiers out."));
     }
     price.refuse("tiers_mode", "must be absent unless billing_scheme is \"tiered\"")?;
-    let unit_amount = amount(price, "unit_amount", returned)?
-        .ok_or_else(|| price.missing("unit_amount", "is required, as unit_amount or unit_amount_decimal"))?;
+    let unit_amount = unit_amount(price, returned)?;
     let transform = match price.object("transform_quantity", &TRANSFORM_QUANTITY)? {
         Some(mut transform) => Some(TransformQuantity {
             divide_by: transform
@@ -87,26 +114,40 @@ fn per_unit(price: &mut Object, returned: bool) -> Result<Model, Invalid> {
     Ok(Model::PerUnit { unit_amount, transform })
 }
 
+fn unit_amount(object: &mut Object, returned: bool) -> Result<Dec, Invalid> {
+    amount(object, "unit_amount", returned)?
+        .ok_or_else(|| object.missing("unit_amount", "is required, as unit_amount or unit_amount_decimal"))
+}
+
+fn refuse_when_tiered(object: &Object, fields: &[&str]) -> Result<(), Invalid> {
+    fields
+        .iter()
+        .try_for_each(|field| object.refuse(field, "must be absent when billing_scheme is \"tiered\""))
+}
+
 fn tiered(price: &mut Object, returned: bool) -> Result<Model, Invalid> {
-    for field in ["unit_amount", "unit_amount_decimal", "transform_quantity"] {
-        price.refuse(field, "must be absent when billing_scheme is \"tiered\"")?;
-    }
+    refuse_when_tiered(price, &["unit_amount", "unit_amount_decimal", "transform_quantity"])?;
     let mode = price
         .choice("tiers_mode", MODES)?
         .ok_or_else(|| price.missing("tiers_mode", "is required when billing_scheme is \"tiered\""))?;
-    let Some(values) = price.array("tiers")? else {
-        return Err(price
+    let tiers = tiers(price, returned)?;
+    Ok(Model::Tiered { mode, tiers })
+}
+
+fn tiers(object: &mut Object, returned: bool) -> Result<Vec<Tier>, Invalid> {
+    let Some(values) = object.array("tiers")? else {
+        return Err(object
             .missing("tiers", "is required when billing_scheme is \"tiered\"")
             .with_hint("Stripe returns the tiers of a price only when asked to: expand[]=tiers."));
     };
     let count = values.len();
     if count == 0 {
-        return Err(price.error("tiers", Some(&json!([])), "must have at least one tier"));
+        return Err(object.error("tiers", Some(&json!([])), "must have at least one tier"));
     }
     let mut tiers = Vec::with_capacity(count);
     let mut previous = 0;
     for (index, value) in values.into_iter().enumerate() {
-        let mut tier = price.element("tiers", index, value, &TIER)?;
+        let mut tier = object.element("tiers", index, value, &TIER)?;
         let up_to = up_to(&mut tier, index + 1 == count, previous)?;
         previous = up_to.unwrap_or(previous);
         let flat_amount = amount(&mut tier, "flat_amount", returned)?;
@@ -120,7 +161,7 @@ fn tiered(price: &mut Object, returned: bool) -> Result<Model, Invalid> {
             flat_amount,
         });
     }
-    Ok(Model::Tiered { mode, tiers })
+    Ok(tiers)
 }
 
 /// A tier's inclusive upper bound; `None` is infinity, which the last tier must have: `"inf"` in requests, null in

@@ -239,6 +239,14 @@ impl Object {
             .map_err(|rule| self.error(field, Some(&value), rule))
     }
 
+    /// Takes the minus sign off a decimal, for a field that may be negative.
+    pub fn drop_sign(&mut self, field: &str) {
+        if let Some(value) = self.fields.get_mut(field) {
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            *value = Value::String(text.strip_prefix('-').unwrap_or(&text).to_owned());
+        }
+    }
+
     /// One of a few words.
     pub fn choice<T: Copy>(&mut self, field: &str, options: &[(&str, T)]) -> Result<Option<T>, Invalid> {
         let Some(value) = self.take(field) else { return Ok(None) };
@@ -265,6 +273,20 @@ impl Object {
         self.take(field)
             .map(|value| Object::open(self.name, &self.path_of(field), value, shape))
             .transpose()
+    }
+
+    /// A field whose keys are the caller's own, such as a map by currency.
+    pub fn map(&mut self, field: &str) -> Result<Option<Map<String, Value>>, Invalid> {
+        match self.take(field) {
+            None => Ok(None),
+            Some(Value::Object(fields)) => Ok(Some(fields)),
+            Some(value) => Err(self.error(field, Some(&value), "must be a JSON object")),
+        }
+    }
+
+    /// The object under a key of a [`Object::map`].
+    pub fn entry(&self, field: &str, key: &str, value: Value, shape: &Shape) -> Result<Object, Invalid> {
+        Object::open(self.name, &format!("{}.{key}", self.path_of(field)), value, shape)
     }
 
     pub fn element(&self, field: &str, index: usize, value: Value, shape: &Shape) -> Result<Object, Invalid> {
@@ -317,7 +339,8 @@ fn decimal(text: &str) -> Result<Dec, String> {
     }
 }
 
-fn shown(value: &Value) -> String {
+/// A value as a message repeats it.
+pub(super) fn shown(value: &Value) -> String {
     shortened(&value.to_string())
 }
 

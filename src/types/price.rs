@@ -1,12 +1,18 @@
 //! `billing.price`: what a quantity costs, in which currency, and how often.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Number, Value, json};
 
-use super::object::{Object, Shape, word};
-use super::{Invalid, StripeObject, currency, model, to_object};
+use super::currency_options::Form;
+use super::object::{Object, Shape, shown, word};
+use super::{
+    CurrencyOption, DimensionFilters, Invalid, Kind, ProductData, StripeObject, currency, currency_options,
+    dimension_filters, model, product_data, to_object,
+};
 use crate::calendar::Interval;
-use crate::pricing::Model;
+use crate::pricing::{self, Bounds, Dec, Model};
 
 /// Longest `lookup_key`, in characters (Stripe's limit).
 const LOOKUP_KEY_LENGTH: usize = 200;
@@ -14,7 +20,7 @@ const NICKNAME_LENGTH: usize = 500;
 /// Longest id or event name, in characters.
 const ID_LENGTH: usize = 255;
 
-/// Whether the price already holds its tax. Kept for Stripe's sake; there are no taxes yet.
+/// Whether the price already holds its tax.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TaxBehavior {
     Unspecified,
@@ -22,7 +28,7 @@ pub enum TaxBehavior {
     Exclusive,
 }
 
-const TAX_BEHAVIORS: &[(&str, TaxBehavior)] = &[
+pub(super) const TAX_BEHAVIORS: &[(&str, TaxBehavior)] = &[
     ("unspecified", TaxBehavior::Unspecified),
     ("inclusive", TaxBehavior::Inclusive),
     ("exclusive", TaxBehavior::Exclusive),
@@ -57,15 +63,25 @@ pub enum Usage {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Price {
     pub active: bool,
+    /// What a period costs at least and at most; none for a one-time price.
+    pub bounds: Bounds,
     /// ISO 4217, three lowercase letters.
     pub currency: String,
+    /// What it costs in other currencies, by their codes.
+    pub currency_options: BTreeMap<String, CurrencyOption>,
     pub charge: Charge,
+    /// Which of the meter's usage is billed: all where it is empty, as it is unless the price is metered.
+    pub dimension_filters: DimensionFilters,
     pub lookup_key: Option<String>,
     pub model: Model,
     pub nickname: Option<String>,
-    /// Id of the product.
+    /// Id of the product; `None` where there is product data.
     pub product: Option<String>,
+    /// The product to make together with the price. Whoever makes the price makes it, and keeps the price without this.
+    pub product_data: Option<ProductData>,
     pub tax_behavior: TaxBehavior,
+    /// The lookup key is taken from the price that has it. Whoever makes the price does so, and keeps it without this.
+    pub transfer_lookup_key: bool,
 }
 
 const PRICE: Shape = Shape {
@@ -73,25 +89,26 @@ const PRICE: Shape = Shape {
         "active",
         "billing_scheme",
         "currency",
+        "currency_options",
+        "dimension_filters",
         "lookup_key",
+        "maximum_amount",
+        "minimum_amount",
         "nickname",
         "product",
+        "product_data",
         "recurring",
         "tax_behavior",
         "tiers",
         "tiers_mode",
+        "transfer_lookup_key",
         "transform_quantity",
         "type",
         "unit_amount",
         "unit_amount_decimal",
     ],
     accepted: &["created", "expand", "id", "livemode", "metadata", "object"],
-    not_supported: &[
-        "currency_options",
-        "custom_unit_amount",
-        "product_data",
-        "transfer_lookup_key",
-    ],
+    not_supported: &["custom_unit_amount"],
 };
 
 /// `trial_period_days` has a meaning only through a subscription's `trial_from_plan`, which is not supported.
@@ -115,21 +132,38 @@ impl StripeObject for Price {
         let mut price = Object::open(Self::NAME, "", value, &PRICE)?;
         let returned = price.is_returned("price")?;
         let currency = currency::take(&mut price)?.ok_or_else(|| price.missing("currency", "is required"))?;
-        if is_only(price.get("currency_options"), &currency) {
-            price.take("currency_options");
-        }
-        price.refuse_unsupported(&PRICE)?;
-        Ok(Self {
-            active: price.boolean("active")?.unwrap_or(true),
-            charge: charge(&mut price)?,
+        price.refuse_unsupported(&PRICE).map_err(|error| {
+            never(error).with_hint("An amount that the customer chooses is a matter of a checkout, not of a price.")
+        })?;
+        let charge = charge(&mut price)?;
+        let form = Form {
+            returned,
+            recurring: charge != Charge::OneTime,
+        };
+        let own = CurrencyOption {
             model: model::take(&mut price, returned)?,
-            lookup_key: price.text("lookup_key", LOOKUP_KEY_LENGTH)?,
-            nickname: price.text("nickname", NICKNAME_LENGTH)?,
-            product: price.id("product", ID_LENGTH)?,
+            bounds: currency_options::bounds(&mut price, form)?,
             tax_behavior: price
                 .choice("tax_behavior", TAX_BEHAVIORS)?
                 .unwrap_or(TaxBehavior::Unspecified),
+        };
+        let currency_options = currency_options::take(&mut price, &currency, &own, form)?;
+        let product_data = product_data::take(&mut price)?;
+        let (lookup_key, transfer_lookup_key) = lookup_key(&mut price)?;
+        Ok(Self {
+            active: price.boolean("active")?.unwrap_or(true),
+            bounds: own.bounds,
             currency,
+            currency_options,
+            dimension_filters: filters(&mut price, &charge)?,
+            charge,
+            lookup_key,
+            model: own.model,
+            nickname: price.text("nickname", NICKNAME_LENGTH)?,
+            product: price.id("product", ID_LENGTH)?,
+            product_data,
+            tax_behavior: own.tax_behavior,
+            transfer_lookup_key,
         })
     }
 
@@ -141,13 +175,18 @@ impl StripeObject for Price {
         let mut fields = to_object([
             ("active", Some(json!(self.active))),
             ("currency", Some(json!(self.currency))),
+            ("currency_options", currency_options::print(&self.currency_options)),
+            ("dimension_filters", dimension_filters::print(&self.dimension_filters)),
             ("lookup_key", self.lookup_key.clone().map(Value::String)),
             ("nickname", self.nickname.clone().map(Value::String)),
             ("product", self.product.clone().map(Value::String)),
+            ("product_data", self.product_data.as_ref().map(ProductData::print)),
             ("recurring", recurring),
             ("tax_behavior", Some(json!(word(TAX_BEHAVIORS, self.tax_behavior)))),
+            ("transfer_lookup_key", self.transfer_lookup_key.then_some(json!(true))),
             ("type", Some(json!(kind))),
         ]);
+        fields.extend(to_object(currency_options::print_bounds(&self.bounds)));
         fields.extend(model::print(&self.model));
         fields
     }
@@ -168,11 +207,79 @@ impl Recurring {
     }
 }
 
-/// Whether `currency_options` repeats the price's own currency and has no other.
-fn is_only(options: Option<&Value>, currency: &str) -> bool {
-    options
-        .and_then(Value::as_object)
-        .is_some_and(|options| options.keys().all(|key| key == currency))
+impl Price {
+    /// What a quantity costs in a period: exact, unrounded, in minor units of the price's own currency.
+    pub fn amount(&self, quantity: &Dec) -> Dec {
+        self.bounds.clamp(pricing::amount(&self.model, quantity))
+    }
+
+    /// The price as it is in one of its currencies, which then is its only one. The code may be in any case.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] for a currency that it has no amounts in, naming those that it has.
+    pub fn in_currency(mut self, currency: &str) -> Result<Self, Invalid> {
+        let code = currency.to_ascii_lowercase();
+        let mut options = std::mem::take(&mut self.currency_options);
+        if code == self.currency {
+            return Ok(self);
+        }
+        let Some(option) = options.remove(&code) else {
+            let others = options.keys().map(String::as_str);
+            let currencies: Vec<&str> = std::iter::once(self.currency.as_str()).chain(others).collect();
+            return Err(Invalid {
+                kind: Kind::Invalid,
+                object: Self::NAME,
+                field: "currency".to_owned(),
+                value: Some(shown(&json!(currency))),
+                rule: format!("the price has amounts in {} only", currencies.join(", ")),
+                hint: Some(
+                    "Bill in one of these, or create a price with the currency among its currency_options.".to_owned(),
+                ),
+            });
+        };
+        Ok(Self {
+            bounds: option.bounds,
+            currency: code,
+            model: option.model,
+            tax_behavior: option.tax_behavior,
+            ..self
+        })
+    }
+}
+
+/// The error for what is not going to be supported.
+fn never(error: Invalid) -> Invalid {
+    Invalid {
+        rule: "is not supported".to_owned(),
+        ..error
+    }
+}
+
+fn lookup_key(price: &mut Object) -> Result<(Option<String>, bool), Invalid> {
+    const FIELD: &str = "transfer_lookup_key";
+    let key = price.text("lookup_key", LOOKUP_KEY_LENGTH)?;
+    let transfer = price.boolean(FIELD)?.unwrap_or(false);
+    if transfer && key.is_none() {
+        return Err(price.error(FIELD, Some(&json!(true)), "must be absent unless lookup_key is given"));
+    }
+    Ok((key, transfer))
+}
+
+fn filters(price: &mut Object, charge: &Charge) -> Result<DimensionFilters, Invalid> {
+    const FIELD: &str = "dimension_filters";
+    let given = price.get(FIELD).cloned();
+    let filters = dimension_filters::take(price)?;
+    match charge {
+        Charge::Recurring(Recurring {
+            usage: Usage::Metered { .. },
+            ..
+        }) => Ok(filters),
+        _ if filters.is_empty() => Ok(filters),
+        _ => {
+            let rule = "must be absent unless usage_type is \"metered\": it selects usage";
+            Err(price.error(FIELD, given.as_ref(), rule))
+        }
+    }
 }
 
 fn charge(price: &mut Object) -> Result<Charge, Invalid> {
@@ -190,7 +297,9 @@ fn charge(price: &mut Object) -> Result<Charge, Invalid> {
 }
 
 fn read_recurring(mut recurring: Object) -> Result<Recurring, Invalid> {
-    recurring.refuse_unsupported(&RECURRING)?;
+    recurring.refuse_unsupported(&RECURRING).map_err(|error| {
+        never(error).with_hint("The meter says how usage is aggregated: see its default_aggregation.")
+    })?;
     let interval = recurring
         .choice("interval", INTERVALS)?
         .ok_or_else(|| recurring.missing("interval", "is required"))?;

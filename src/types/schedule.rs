@@ -29,7 +29,13 @@ const CREATED: Shape = Shape {
     not_supported: &["billing_mode"],
 };
 const UPDATED: Shape = Shape {
-    fields: &["default_settings", "end_behavior", "metadata", "phases", "proration_behavior"],
+    fields: &[
+        "default_settings",
+        "end_behavior",
+        "metadata",
+        "phases",
+        "proration_behavior",
+    ],
     accepted: &["expand"],
     not_supported: &[],
 };
@@ -121,7 +127,10 @@ pub fn schedule(text: &str, update: bool) -> Result<String, Invalid> {
     let printed = to_object([
         ("customer", given.id("customer", item::ID_LENGTH)?.map(Value::String)),
         ("default_settings", settings.map(Value::Object)),
-        ("end_behavior", given.choice("end_behavior", END_BEHAVIORS)?.map(|word| json!(word))),
+        (
+            "end_behavior",
+            given.choice("end_behavior", END_BEHAVIORS)?.map(|word| json!(word)),
+        ),
         (
             "from_subscription",
             given.id("from_subscription", item::ID_LENGTH)?.map(Value::String),
@@ -189,7 +198,10 @@ fn phase(given: &mut Object) -> Result<Value, Invalid> {
             "items",
             Some(item::take(given, false)?.iter().map(item::Item::print).collect()),
         ),
-        ("iterations", given.integer("iterations", 1..=1200)?.map(|count| json!(count))),
+        (
+            "iterations",
+            given.integer("iterations", 1..=1200)?.map(|count| json!(count)),
+        ),
         ("metadata", metadata::print(&metadata::take(given)?)),
         (
             "proration_behavior",
@@ -219,9 +231,11 @@ fn shared(given: &mut Object) -> Result<Map<String, Value>, Invalid> {
     if given.get("invoice_settings").is_some_and(is_blank) {
         given.take("invoice_settings");
     }
-    let days = given.object("invoice_settings", &INVOICE_SETTINGS)?.map_or(Ok(None), |mut settings| {
-        subscription::days(&mut settings, "days_until_due", 0..=DAYS_UNTIL_DUE)
-    })?;
+    let days = given
+        .object("invoice_settings", &INVOICE_SETTINGS)?
+        .map_or(Ok(None), |mut settings| {
+            subscription::days(&mut settings, "days_until_due", 0..=DAYS_UNTIL_DUE)
+        })?;
     let method = given.choice("collection_method", COLLECTION_METHODS)?;
     if method == Some(CollectionMethod::SendInvoice) && days.is_none() {
         return Err(given.missing(

@@ -394,13 +394,13 @@ fn starts(subscription: &mut Object) -> Result<(Option<DateTime<Utc>>, Option<Da
             subscription.refuse(FIELD, &format!("must not be given together with {other}"))?;
         }
     }
-    Ok((time::take(subscription, FIELD)?, time::take(subscription, "start_date")?))
+    Ok((
+        time::take(subscription, FIELD)?,
+        time::take(subscription, "start_date")?,
+    ))
 }
 
-fn anchor(
-    subscription: &mut Object,
-    returned: bool,
-) -> Result<(Option<DateTime<Utc>>, Option<AnchorConfig>), Invalid> {
+fn anchor(subscription: &mut Object, returned: bool) -> Result<(Option<DateTime<Utc>>, Option<AnchorConfig>), Invalid> {
     const FIELD: &str = "billing_cycle_anchor_config";
     if subscription.has("billing_cycle_anchor") && !returned {
         subscription.refuse(FIELD, "must not be given together with billing_cycle_anchor")?;

@@ -188,7 +188,7 @@ fn assert_usage_billed_exactly(client: &mut Client, before: &str) {
             JOIN billing.invoices i ON i.id = l.invoice
             JOIN billing.subscriptions s ON s.id = i.subscription AND s.status <> 'canceled'
             JOIN billing.prices p ON p.id = l.price
-            WHERE l.kind <> 'licensed' AND l.period_end <= $1::text::timestamptz
+            WHERE l.kind IN ('usage', 'late_usage') AND l.period_end <= $1::text::timestamptz
             GROUP BY l.subscription_item, l.period_start, l.period_end, p.price, p.meter, i.customer
             HAVING NOT bool_or(i.status = 'void')) b
          WHERE b.billed <> b.cost";

@@ -1,6 +1,7 @@
 //! Tests of the value types. The objects follow the shape of Stripe's published fixtures (github.com/stripe/openapi) and
 //! of its create parameters; ids and values are our own.
 
+mod currency;
 mod meter;
 mod price;
 mod robustness;

@@ -1,9 +1,11 @@
 use serde_json::{Value, json};
 
+use std::collections::BTreeMap;
+
 use super::super::{Charge, Kind, Price, Recurring, StripeObject, TaxBehavior, Usage};
 use super::{refusal, valid, with};
 use crate::calendar::Interval;
-use crate::pricing::{Dec, Model, Round, Tier, TiersMode, TransformQuantity};
+use crate::pricing::{Bounds, Dec, Model, Round, Tier, TiersMode, TransformQuantity};
 
 fn dec(text: &str) -> Dec {
     text.parse().unwrap()
@@ -89,12 +91,15 @@ fn a_returned_price_is_read_as_it_stands() {
         price,
         Price {
             active: true,
+            bounds: Bounds::default(),
             currency: "usd".into(),
+            currency_options: BTreeMap::new(),
             charge: Charge::Recurring(Recurring {
                 interval: Interval::Month,
                 interval_count: 1,
                 usage: Usage::Licensed
             }),
+            dimension_filters: BTreeMap::new(),
             lookup_key: None,
             model: Model::PerUnit {
                 unit_amount: dec("1000"),
@@ -102,7 +107,9 @@ fn a_returned_price_is_read_as_it_stands() {
             },
             nickname: None,
             product: Some("prod_RWb".into()),
+            product_data: None,
             tax_behavior: TaxBehavior::Unspecified,
+            transfer_lookup_key: false,
         }
     );
     assert_eq!(
@@ -545,33 +552,17 @@ fn wrong_tiers_are_refused() {
 }
 
 #[test]
-fn what_is_not_built_yet_says_so() {
+fn what_is_not_supported_says_so() {
     for (base, changes, message) in [
         (
             returned(),
             json!({ "custom_unit_amount": { "maximum": null, "minimum": 500, "preset": null } }),
-            "field \"custom_unit_amount\", value {\"maximum\":null,\"minimum\":500,\"preset\":null}: is not supported yet",
-        ),
-        (
-            monthly(),
-            json!({ "currency_options": { "usd": { "unit_amount": 1000 }, "eur": { "unit_amount": 900 } } }),
-            "field \"currency_options\", value {\"eur\":{\"unit_amount\":900},\"usd\":{\"unit_amount\":1000}}: \
-             is not supported yet",
-        ),
-        (
-            monthly(),
-            json!({ "product_data": { "name": "Pro" } }),
-            "field \"product_data\", value {\"name\":\"Pro\"}: is not supported yet",
-        ),
-        (
-            monthly(),
-            json!({ "transfer_lookup_key": true }),
-            "field \"transfer_lookup_key\", value true: is not supported yet",
+            "field \"custom_unit_amount\", value {\"maximum\":null,\"minimum\":500,\"preset\":null}: is not supported",
         ),
         (
             monthly(),
             json!({ "recurring": { "interval": "month", "aggregate_usage": "max" } }),
-            "field \"recurring.aggregate_usage\", value \"max\": is not supported yet",
+            "field \"recurring.aggregate_usage\", value \"max\": is not supported",
         ),
     ] {
         let error = refusal::<Price>(&with(&base, changes));
@@ -579,5 +570,338 @@ fn what_is_not_built_yet_says_so() {
             (error.to_string(), error.kind),
             (format!("invalid price: {message}"), Kind::NotSupported)
         );
+        assert!(error.hint.is_some());
     }
+}
+
+fn metered() -> Value {
+    let recurring = json!({ "interval": "month", "usage_type": "metered", "meter": "calls" });
+    with(&per_unit(), json!({ "recurring": recurring }))
+}
+
+/// As Stripe returns them with `expand[]=currency_options`: the price's own currency too, amounts in both forms.
+#[test]
+fn currency_options_are_read_as_stripe_returns_them() {
+    let option = |unit: Value, decimal: &str, tax: &str| json!({ "custom_unit_amount": null, "tax_behavior": tax, "unit_amount": unit, "unit_amount_decimal": decimal });
+    let object = with(
+        &returned(),
+        json!({ "currency_options": {
+            "usd": option(json!(1000), "1000", "unspecified"),
+            "eur": option(json!(900), "900", "inclusive"),
+            "jpy": option(Value::Null, "1500.5", "unspecified"),
+        } }),
+    );
+    let price: Price = valid(&object);
+    assert_eq!(
+        serde_json::from_str::<Value>(&price.to_json()).unwrap()["currency_options"],
+        json!({
+            "eur": { "tax_behavior": "inclusive", "unit_amount": 900 },
+            "jpy": { "tax_behavior": "unspecified", "unit_amount_decimal": "1500.5" },
+        })
+    );
+    let own: Price = valid(&returned());
+    assert_eq!(price.clone().in_currency("USD").unwrap(), own);
+    let eur = price.clone().in_currency("eur").unwrap();
+    let expected = json!({ "currency": "eur", "unit_amount": 900, "unit_amount_decimal": "900",
+                           "tax_behavior": "inclusive" });
+    assert_eq!(eur, valid(&with(&returned(), expected)));
+    assert_eq!(
+        eur.to_json(),
+        valid::<Price>(&serde_json::from_str(&eur.to_json()).unwrap()).to_json()
+    );
+    let error = price.in_currency("gbp").unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "invalid price: field \"currency\", value \"gbp\": the price has amounts in usd, eur, jpy only"
+    );
+    assert_eq!(error.kind, Kind::Invalid);
+    assert!(error.hint.is_some());
+    assert!(own.in_currency("").is_err());
+}
+
+/// Packages and the mode of tiers are the price's; tiers are each currency's own.
+#[test]
+fn options_have_the_price_s_model_and_their_own_amounts() {
+    let packages = with(
+        &monthly(),
+        json!({ "transform_quantity": { "divide_by": 60, "round": "up" }, "currency_options": { "EUR": { "unit_amount": 9 } } }),
+    );
+    let eur = valid::<Price>(&packages).in_currency("eur").unwrap();
+    assert_eq!(eur.amount(&dec("61")), dec("18"));
+    let tiers = json!([{ "up_to": 5, "unit_amount": 60 }, { "up_to": "inf", "unit_amount": 50 }]);
+    let price: Price = valid(&with(
+        &tiered(),
+        json!({ "currency_options": { "eur": { "tiers": tiers } } }),
+    ));
+    // Graduated: 10 × 7 + 2 × 6.5, and 5 × 60 + 7 × 50.
+    assert_eq!(price.amount(&dec("12")), dec("83"));
+    assert_eq!(price.in_currency("eur").unwrap().amount(&dec("12")), dec("650"));
+}
+
+/// What Stripe returns of tiers depends on what was expanded; all that stands there has to agree.
+#[test]
+fn the_option_of_the_own_currency_may_repeat_the_price_only() {
+    let blank = json!({ "custom_unit_amount": null, "tax_behavior": "unspecified", "tiers": null, "unit_amount": null,
+                        "unit_amount_decimal": null });
+    let own = |option: Value| json!({ "currency_options": { "usd": option } });
+    for option in [
+        blank,
+        json!({ "tiers": returned_tiered()["tiers"] }),
+        json!({ "tax_behavior": "unspecified" }),
+    ] {
+        assert_eq!(
+            valid::<Price>(&with(&returned_tiered(), own(option))),
+            valid(&returned_tiered())
+        );
+    }
+    let bounded = with(&monthly(), json!({ "minimum_amount": 5, "maximum_amount": 2000 }));
+    let repeated = own(json!({ "minimum_amount": 5, "maximum_amount": 2000, "unit_amount_decimal": "1000.0" }));
+    assert_eq!(valid::<Price>(&with(&bounded, repeated)), valid(&bounded));
+    for (option, field) in [
+        (json!({ "unit_amount": 999 }), "unit_amount"),
+        (
+            json!({ "unit_amount_decimal": "1000.000000000001" }),
+            "unit_amount_decimal",
+        ),
+        (json!({ "tax_behavior": "inclusive" }), "tax_behavior"),
+        (json!({ "minimum_amount": 6 }), "minimum_amount"),
+        (json!({ "maximum_amount": 2001 }), "maximum_amount"),
+    ] {
+        let error = refusal::<Price>(&with(&bounded, own(option)));
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "invalid price: field \"currency_options.usd.{field}\": must repeat what the price says in its own currency"
+            )
+        );
+    }
+}
+
+#[test]
+fn wrong_currency_options_are_refused() {
+    let options = |options: Value| json!({ "currency_options": options });
+    refused(
+        &monthly(),
+        vec![
+            (
+                options(json!([])),
+                "field \"currency_options\", value []: must be a JSON object",
+            ),
+            (
+                options(json!({ "usx": { "unit_amount": 1 } })),
+                "field \"currency_options\", value \"usx\": is not a currency that Stripe knows",
+            ),
+            (
+                options(json!({ "eur": 900 })),
+                "field \"currency_options.eur\", value 900: must be a JSON object",
+            ),
+            (
+                options(json!({ "eur": {} })),
+                "field \"currency_options.eur.unit_amount\": is required, as unit_amount or unit_amount_decimal",
+            ),
+            (
+                options(json!({ "eur": { "unit_amount": 1 }, "EUR": { "unit_amount": 2 } })),
+                "field \"currency_options.eur\": is given twice, in different case",
+            ),
+            (
+                options(json!({ "usd": { "unit_amount": 1000 }, "USD": { "unit_amount": 1000 } })),
+                "field \"currency_options.usd\": is given twice, in different case",
+            ),
+            (
+                options(json!({ "eur": { "unit_amount": -1 } })),
+                "field \"currency_options.eur.unit_amount\", value -1: must not be negative",
+            ),
+            (
+                options(json!({ "eur": { "unit_amount": 1, "unit_amount_decimal": "1" } })),
+                "field \"currency_options.eur.unit_amount_decimal\", value \"1\": must not be given together with unit_amount",
+            ),
+            (
+                options(json!({ "eur": { "unit_amount": 1, "recurring": {} } })),
+                "field \"currency_options.eur.recurring\", value {}: is not a field of \"currency_options.eur\"",
+            ),
+            (
+                options(json!({ "eur": { "tiers": [{ "up_to": "inf", "unit_amount": 1 }] } })),
+                "field \"currency_options.eur.tiers\", value [{\"unit_amount\":1,\"up_to\":\"inf\"}]: must be absent: \
+                 the price's billing_scheme is not \"tiered\"",
+            ),
+            (
+                json!({ "minimum_amount": 5, "currency_options": { "eur": { "unit_amount": 1 } } }),
+                "field \"currency_options.eur.minimum_amount\": is required: the price has one in its own currency",
+            ),
+            (
+                json!({ "maximum_amount": 5, "currency_options": { "eur": { "unit_amount": 1 } } }),
+                "field \"currency_options.eur.maximum_amount\": is required: the price has one in its own currency",
+            ),
+        ],
+    );
+    refused(
+        &tiered(),
+        vec![
+            (
+                options(json!({ "eur": { "unit_amount": 1 } })),
+                "field \"currency_options.eur.unit_amount\", value 1: must be absent when billing_scheme is \"tiered\"",
+            ),
+            (
+                options(json!({ "eur": { "tiers": [{ "up_to": 5, "unit_amount": 1 }] } })),
+                "field \"currency_options.eur.tiers[0].up_to\", value 5: must be \"inf\": the last tier has to take every quantity",
+            ),
+        ],
+    );
+    let custom = json!({ "currency_options": { "eur": { "custom_unit_amount": { "minimum": 5 } } } });
+    assert_eq!(refusal::<Price>(&with(&monthly(), custom)).kind, Kind::NotSupported);
+}
+
+#[test]
+fn minimum_and_maximum_are_amounts_of_a_period() {
+    let price: Price = valid(&with(
+        &metered(),
+        json!({ "minimum_amount": 500, "maximum_amount": 2500 }),
+    ));
+    for (quantity, amount) in [
+        ("-1", "500"),
+        ("0", "500"),
+        ("0.5", "500"),
+        ("1", "1000"),
+        ("2.5", "2500"),
+        ("3", "2500"),
+    ] {
+        assert_eq!(price.amount(&dec(quantity)), dec(amount), "{quantity}");
+    }
+    for same in [0, i64::MAX] {
+        valid::<Price>(&with(
+            &metered(),
+            json!({ "minimum_amount": same, "maximum_amount": same }),
+        ));
+    }
+    let options = json!({ "minimum_amount": 500, "currency_options": { "eur": { "unit_amount": 10, "minimum_amount": 450, "maximum_amount": 460 } } });
+    let eur = valid::<Price>(&with(&metered(), options)).in_currency("eur").unwrap();
+    assert_eq!(
+        (eur.amount(&dec("0")), eur.amount(&dec("45.5")), eur.amount(&dec("99"))),
+        (dec("450"), dec("455"), dec("460"))
+    );
+    let once = "must be absent unless the price is recurring: it is an amount per period";
+    refused(
+        &monthly(),
+        vec![
+            (
+                json!({ "minimum_amount": -1 }),
+                "field \"minimum_amount\", value -1: must not be negative",
+            ),
+            (
+                json!({ "maximum_amount": 0.5 }),
+                "field \"maximum_amount\", value 0.5: must be an integer",
+            ),
+            (
+                json!({ "minimum_amount": 5, "maximum_amount": 4 }),
+                "field \"maximum_amount\", value 4: must not be less than minimum_amount (5)",
+            ),
+            (
+                json!({ "recurring": null, "minimum_amount": 0 }),
+                &format!("field \"minimum_amount\", value 0: {once}"),
+            ),
+            (
+                json!({ "recurring": null, "maximum_amount": 9 }),
+                &format!("field \"maximum_amount\", value 9: {once}"),
+            ),
+            (
+                json!({ "recurring": null, "currency_options": { "eur": { "unit_amount": 1, "maximum_amount": 9 } } }),
+                &format!("field \"currency_options.eur.maximum_amount\", value 9: {once}"),
+            ),
+        ],
+    );
+}
+
+#[test]
+fn dimension_filters_are_normalised_to_sorted_lists() {
+    let price: Price = valid(&with(
+        &metered(),
+        json!({ "dimension_filters": { "region": "eu", "model": ["b", "a", "b", ""] } }),
+    ));
+    assert!(
+        price
+            .to_json()
+            .contains(r#""dimension_filters":{"model":["","a","b"],"region":["eu"]}"#),
+        "{}",
+        price.to_json()
+    );
+    assert_eq!(
+        valid::<Price>(&with(&metered(), json!({ "dimension_filters": {} }))),
+        valid(&metered())
+    );
+    let filters = |filters: Value| json!({ "dimension_filters": filters });
+    refused(
+        &metered(),
+        vec![
+            (
+                filters(json!("eu")),
+                "field \"dimension_filters\", value \"eu\": must be a JSON object",
+            ),
+            (
+                filters(json!({ "": "eu" })),
+                "field \"dimension_filters\", value \"\": must have keys of 1 to 100 characters",
+            ),
+            (
+                filters(json!({ "region": [] })),
+                "field \"dimension_filters.region\", value []: must have at least one value",
+            ),
+            (
+                filters(json!({ "region": null })),
+                "field \"dimension_filters.region\", value null: must be a string or an array of strings",
+            ),
+            (
+                filters(json!({ "region": ["eu", 5] })),
+                "field \"dimension_filters.region\", value 5: must be a string or an array of strings",
+            ),
+        ],
+    );
+    for base in [monthly(), per_unit()] {
+        let error = refusal::<Price>(&with(&base, filters(json!({ "region": "eu" }))));
+        assert_eq!(
+            error.to_string(),
+            "invalid price: field \"dimension_filters\", value {\"region\":\"eu\"}: \
+             must be absent unless usage_type is \"metered\": it selects usage"
+        );
+    }
+}
+
+#[test]
+fn what_is_asked_for_beside_the_price_is_carried() {
+    let data = json!({ "name": "Seats", "unit_label": "seat", "metadata": { "a": "b" }, "tax_code": "txcd_10000000",
+                       "statement_descriptor": "SEATS", "id": "prod_seats", "active": false });
+    let price: Price = valid(&with(
+        &monthly(),
+        json!({ "product_data": data, "lookup_key": "k", "transfer_lookup_key": true }),
+    ));
+    assert!(price.transfer_lookup_key);
+    assert_eq!(
+        serde_json::from_str::<Value>(&price.to_json()).unwrap()["product_data"],
+        data
+    );
+    assert_eq!(
+        valid::<Price>(&with(&monthly(), json!({ "transfer_lookup_key": false }))),
+        valid(&monthly())
+    );
+    let product = |data: Value| json!({ "product_data": data });
+    refused(
+        &monthly(),
+        vec![
+            (
+                json!({ "transfer_lookup_key": true }),
+                "field \"transfer_lookup_key\", value true: must be absent unless lookup_key is given",
+            ),
+            (product(json!({})), "field \"product_data.name\": is required"),
+            (
+                product(json!({ "name": "n", "unit_label": "thirteen more" })),
+                "field \"product_data.unit_label\", value \"thirteen more\": must have at most 12 characters",
+            ),
+            (
+                product(json!({ "name": "n", "colour": "red" })),
+                "field \"product_data.colour\", value \"red\": is not a field of \"product_data\"",
+            ),
+            (
+                json!({ "product_data": { "name": "n" }, "product": "prod" }),
+                "field \"product\", value \"prod\": must not be given together with product_data",
+            ),
+        ],
+    );
 }

@@ -10,10 +10,10 @@ use super::valid;
 
 /// Names and values that the types look for, so that random objects get past the first check.
 const WORDS: &str = "\
-    active amount billing_scheme billing_thresholds cancel_at count currency customer customer_mapping data day \
-    default_aggregation divide_by event_name event_payload_key formula id inf interval interval_count items \
-    metadata meter metered month now object per_unit price product quantity recurring round subscription tiered \
-    tiers tiers_mode transform_quantity trial_end type unit_amount unit_amount_decimal up up_to usage_type usd \
+    active amount billing_scheme billing_thresholds cancel_at count currency currency_options customer customer_mapping data \
+    day default_aggregation dimension_filters divide_by eur event_name event_payload_key formula id inf interval interval_count items \
+    maximum_amount metadata meter metered minimum_amount month name now object per_unit price product product_data quantity recurring round subscription tiered \
+    tiers tiers_mode transfer_lookup_key transform_quantity trial_end type unit_amount unit_amount_decimal up up_to usage_type usd \
     value_settings volume $serde_json::private::Number";
 
 fn word() -> impl Strategy<Value = String> {
@@ -71,26 +71,81 @@ fn model() -> impl Strategy<Value = Map<String, Value>> {
     prop_oneof![per_unit, tiered]
 }
 
+/// Bounds in ascending order, or none.
+fn bounds() -> impl Strategy<Value = Map<String, Value>> {
+    option::of((0..=i64::MAX, 0..=i64::MAX)).prop_map(|bounds| {
+        let fields = bounds.map(|(a, b)| json!({ "minimum_amount": a.min(b), "maximum_amount": a.max(b) }));
+        fields
+            .and_then(|fields| fields.as_object().cloned())
+            .unwrap_or_default()
+    })
+}
+
+/// Options of a price with this model and these bounds: other amounts, and bounds where the price has some.
+fn currency_options(
+    model: Map<String, Value>,
+    bounds: Map<String, Value>,
+) -> impl Strategy<Value = (Map<String, Value>, Map<String, Value>, Value)> {
+    let is_tiered = model.contains_key("tiers");
+    let tiers = tiers().prop_map(|tiers| Map::from_iter([("tiers".to_owned(), tiers)]));
+    let amounts = (amount("unit_amount"), tiers).prop_map(move |(unit, tiers)| if is_tiered { tiers } else { unit });
+    let codes = btree_map(prop::sample::select(vec!["gbp", "CHF", "omr", "krw"]), amounts, 0..4);
+    codes.prop_map(move |codes| {
+        let options = codes.into_iter().map(|(code, mut option)| {
+            option.extend(bounds.clone());
+            (code.to_owned(), Value::Object(option))
+        });
+        (model.clone(), bounds.clone(), Value::Object(options.collect()))
+    })
+}
+
 fn price() -> impl Strategy<Value = Value> {
     let interval = prop::sample::select(vec![("day", 1095), ("week", 156), ("month", 36), ("year", 3)]);
     let recurring = (interval, any::<u32>(), option::of("[a-z_.]{1,100}")).prop_map(|((interval, most), count, meter)| {
         let usage_type = if meter.is_some() { "metered" } else { "licensed" };
         json!({ "interval": interval, "interval_count": count % most + 1, "usage_type": usage_type, "meter": meter })
     });
+    let terms = (model(), bounds()).prop_flat_map(|(model, bounds)| currency_options(model, bounds));
+    let filters = btree_map("\\PC{1,100}", vec("\\PC{0,20}", 1..4), 0..3);
     let currency = prop::sample::select(vec!["usd", "EUR", "jpy", "kwd"]);
     (
-        model(),
+        terms,
         currency,
         option::of(recurring),
-        option::of("\\PC{0,200}"),
+        option::of("\\PC{1,200}"),
+        option::of("\\PC{1,250}"),
+        filters,
         any::<bool>(),
     )
-        .prop_map(|(mut price, currency, recurring, lookup_key, active)| {
-            let fields =
-                json!({ "currency": currency, "recurring": recurring, "lookup_key": lookup_key, "active": active });
-            price.extend(fields.as_object().cloned().unwrap_or_default());
-            Value::Object(price)
-        })
+        .prop_map(
+            |((mut price, bounds, mut options), currency, recurring, key, product, filters, active)| {
+                match &recurring {
+                    Some(recurring) if recurring["usage_type"] == "metered" => {
+                        price.insert("dimension_filters".to_owned(), json!(filters));
+                    }
+                    _ => (),
+                }
+                if recurring.is_some() {
+                    price.extend(bounds);
+                } else {
+                    for option in options
+                        .as_object_mut()
+                        .into_iter()
+                        .flat_map(|options| options.values_mut())
+                    {
+                        let fields = option.as_object_mut().unwrap();
+                        fields.retain(|name, _| !name.ends_with("imum_amount"));
+                    }
+                }
+                let fields = json!({
+                    "currency": currency, "recurring": recurring, "active": active, "currency_options": options,
+                    "transfer_lookup_key": active && key.is_some(), "lookup_key": key,
+                    "product_data": product.map(|name| json!({ "name": name, "active": active })),
+                });
+                price.extend(fields.as_object().cloned().unwrap_or_default());
+                Value::Object(price)
+            },
+        )
 }
 
 fn subscription() -> impl Strategy<Value = Value> {
@@ -156,6 +211,33 @@ proptest! {
     #[test]
     fn a_price_comes_back_unchanged(object in price()) {
         valid::<Price>(&object);
+    }
+
+    /// A currency's terms are the same whether it is the price's own or one of its options.
+    #[test]
+    fn a_price_in_a_currency_is_the_price_that_was_made_in_it(object in price()) {
+        let price: Price = valid(&object);
+        let own = price.clone().in_currency(&price.currency).unwrap();
+        prop_assert!(own.currency_options.is_empty());
+        prop_assert_eq!(Price { currency_options: price.currency_options.clone(), ..own.clone() }, price.clone());
+        for (code, terms) in &price.currency_options {
+            let there = price.clone().in_currency(&code.to_uppercase()).unwrap();
+            let mut made = object.clone();
+            for (field, value) in object["currency_options"].as_object().unwrap() {
+                if field.to_lowercase() == *code {
+                    let option = value.as_object().unwrap();
+                    let fields = made.as_object_mut().unwrap();
+                    fields.retain(|name, _| !name.starts_with("unit_amount") && !name.ends_with("imum_amount"));
+                    fields.extend(option.clone());
+                    fields.insert("currency".to_owned(), json!(code));
+                    fields.remove("currency_options");
+                }
+            }
+            prop_assert_eq!(&there, &valid::<Price>(&made));
+            prop_assert_eq!((&there.model, there.bounds), (&terms.model, terms.bounds));
+            prop_assert_eq!(there.clone().in_currency(code).unwrap(), there.clone());
+            prop_assert!(there.in_currency(&price.currency).is_err());
+        }
     }
 
     #[test]

@@ -7,11 +7,14 @@ use serde_json::{Value, json};
 
 mod archiving;
 mod changing;
+mod filtering;
 mod injection;
 mod inserting;
+mod lookup_keys;
 mod making;
 mod naming;
 mod nulls;
+mod products;
 
 fn database() -> (Database<'static>, Client) {
     let database = Database::shared().unwrap();

@@ -17,8 +17,14 @@ const NULLS: &[(&str, &[(&str, bool)])] = &[
             ("'d'", true),
             ("'u'", true),
             ("'{}'::jsonb", false),
+            ("'t'", true),
+            ("'s'", true),
+            ("'l'", true),
+            ("true", false),
         ],
     ),
+    ("update_product", &[("'prod'", false), ("'{}'::jsonb", false)]),
+    ("transfer_lookup_key", &[("'p'", false), ("'k'", false)]),
     (
         "create_meter",
         &[(

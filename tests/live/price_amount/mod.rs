@@ -3,6 +3,7 @@
 use harness::Database;
 use postgres::Client;
 
+mod currencies;
 mod lines;
 mod models;
 mod periods;

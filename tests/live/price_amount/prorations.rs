@@ -43,3 +43,13 @@ fn prorations_are_exact_and_rounded_once() {
         Refusal::of(&mut client, sql, &[&amount, &part, &whole]).says(code, &[]);
     }
 }
+
+/// Three seats at 1.00 are 3.00, below the minimum of 5.00, which half a period has half of.
+#[test]
+fn the_bounded_amount_is_prorated() {
+    let (_database, mut client) = database();
+    let sql = r#"SELECT billing.prorated_amount(billing.price_amount('{"currency":"usd","unit_amount":100,"minimum_amount":500,
+                        "recurring":{"interval":"month"}}', 3), '[2024-02-01Z,2024-02-15 12:00Z)', '[2024-02-01Z,2024-03-01Z)')"#;
+    let got: i64 = client.query_one(sql, &[]).unwrap().get(0);
+    assert_eq!(got, 250);
+}

@@ -7,6 +7,7 @@ use crate::refusal::Refusal;
 const SET_BY_ADMIN: &[&str] = &[
     "billing.finalization_delay",
     "billing.identifier_window",
+    "billing.invoice_numbering",
     "billing.late_usage",
     "billing.max_event_age",
     "billing.max_event_lead",

@@ -40,6 +40,9 @@ fn equal_is_equal_in_every_field_that_has_a_meaning() {
         json!({"recurring": {"interval": "month", "interval_count": 2}}),
         json!({"recurring": {"interval": "month", "usage_type": "metered", "meter": "m"}}),
         json!({"transform_quantity": {"divide_by": 1, "round": "up"}}),
+        json!({"minimum_amount": 0}),
+        json!({"maximum_amount": 5}),
+        json!({"currency_options": {"eur": {"unit_amount": 1}}}),
         json!({"unit_amount": null, "unit_amount_decimal": "100.000000000001"}),
     ];
     for change in changes {

@@ -200,15 +200,33 @@ const REFUSED: &[(&str, &str, &str, &[&str])] = &[
     ),
     (
         "price",
-        r#"{"currency":"usd","unit_amount":1,"currency_options":{"eur":{"unit_amount":1}}}"#,
+        r#"{"currency":"usd","custom_unit_amount":{"enabled":true}}"#,
         "0A000",
-        &["currency_options", "eur", "not supported"],
+        &["custom_unit_amount", "enabled", "not supported"],
     ),
     (
         "price",
-        r#"{"currency":"usd","unit_amount":1,"product_data":{"name":"x"}}"#,
+        r#"{"currency":"usd","unit_amount":1,"recurring":{"interval":"month","aggregate_usage":"max"}}"#,
         "0A000",
-        &["product_data", "not supported"],
+        &["recurring.aggregate_usage", "\"max\"", "not supported"],
+    ),
+    (
+        "price",
+        r#"{"currency":"usd","unit_amount":1,"currency_options":{"eur":{"unit_amount":-1}}}"#,
+        "22023",
+        &["currency_options.eur.unit_amount", "-1"],
+    ),
+    (
+        "price",
+        r#"{"currency":"usd","unit_amount":1,"product_data":{"name":""}}"#,
+        "22023",
+        &["product_data.name", "required"],
+    ),
+    (
+        "price",
+        r#"{"currency":"usd","unit_amount":1,"minimum_amount":2,"maximum_amount":1,"recurring":{"interval":"day"}}"#,
+        "22023",
+        &["maximum_amount", "1", "minimum_amount (2)"],
     ),
     (
         "meter",

@@ -1,0 +1,332 @@
+-- Adjusting: from the amounts of lines to what is owed, by discounts, credit and tax, in this order. Amounts are computed by one pure
+-- function (src/adjustment), called once for each invoice that has any of them; everything else is choosing, for many at once.
+
+CREATE FUNCTION billing.adjust_amounts(invoice jsonb)
+    RETURNS TABLE (line bigint, discount_amount bigint, discount_amounts jsonb, credit_amount bigint, credit_amounts jsonb,
+                   tax_amount bigint, taxes jsonb)
+    AS 'MODULE_PATHNAME', 'adjust_amounts_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION billing.adjust_amounts(jsonb) IS
+    'Discounts, credit and tax of one invoice, exact before each rounding, one row a line (from 1). The invoice: {"created", "tax_exempt", '
+    '"lines": [{"amount", "discountable", "item", "product", "price", "metered", "period_end", "tax_rates": [id]}], '
+    '"discounts": [{"id", "percent_off" or "amount_off", "products", "item", "end_at"}] in their order, '
+    '"credit_grants": [{"id", "balance", "prices", "priority", "category", "effective_at", "expires_at", "created"}] in any, '
+    '"tax_rates": [{"id", "percentage", "inclusive"}]}. tax_amount is NULL where it is beyond bigint. 22023: a field is missing or '
+    'breaks a rule.';
+
+-- Few subscriptions may bear tax among many that do not.
+CREATE INDEX subscriptions_taxed_idx ON billing.subscriptions (id) WHERE default_tax_rates <> '{}';
+CREATE INDEX subscription_items_taxed_idx ON billing.subscription_items (subscription) WHERE tax_rates <> '{}';
+COMMENT ON INDEX billing.subscriptions_taxed_idx IS 'Finds the subscriptions that bear tax.';
+COMMENT ON INDEX billing.subscription_items_taxed_idx IS 'Finds the subscriptions with an item that bears its own tax.';
+
+CREATE INDEX invoice_lines_adjusted_idx ON billing.invoice_lines (invoice)
+    WHERE num_nonnulls(discount_amounts, credit_amounts, taxes) > 0;
+COMMENT ON INDEX billing.invoice_lines_adjusted_idx IS 'Finds the drafts from which discounts, credit and tax may have to go.';
+
+CREATE FUNCTION billing.adjusted_lines(invoices billing.invoices[], lines billing.invoice_lines[])
+RETURNS TABLE (line text, discount_amount bigint, discount_amounts jsonb, credit_amount bigint, credit_amounts jsonb,
+               tax_amount bigint, taxes jsonb)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
+#variable_conflict use_column
+DECLARE
+    delay interval := billing.setting_interval('finalization_delay');
+BEGIN
+    RETURN QUERY
+    WITH drafts AS MATERIALIZED (
+        SELECT i.id, i.customer, i.subscription, i.currency, i.period_end, i.created, c.tax_exempt,
+               coalesce(nullif(i.default_tax_rates, '{}'), s.default_tax_rates) AS default_tax_rates
+        FROM unnest(adjusted_lines.invoices) i
+        JOIN billing.customers c ON c.id = i.customer
+        LEFT JOIN billing.subscriptions s ON s.id = i.subscription
+    ), parts AS MATERIALIZED (
+        SELECT l.id, l.invoice, l.amount, l.discountable, l.subscription_item, l.price, p.product, l.period_end,
+               l.kind IN ('usage', 'late_usage') AND l.subscription_item IS NOT NULL AS metered,
+               coalesce(nullif(x.tax_rates, '{}'), nullif(t.tax_rates, '{}'), d.default_tax_rates, '{}') AS tax_rates,
+               row_number() OVER (PARTITION BY l.invoice ORDER BY l.id) AS place
+        FROM unnest(adjusted_lines.lines) l
+        JOIN drafts d ON d.id = l.invoice
+        LEFT JOIN billing.prices p ON p.id = l.price
+        LEFT JOIN billing.subscription_items t ON t.id = l.subscription_item
+        LEFT JOIN billing.invoice_items x ON x.id = l.invoice_item
+    ), in_force AS MATERIALIZED (
+        SELECT d.id AS invoice, x.id, x.place, x.subscription_item, x.end_at, c.percent_off, c.applies_to_products,
+               CASE WHEN c.percent_off IS NOT NULL THEN NULL
+                    WHEN c.currency = d.currency THEN c.amount_off
+                    ELSE (c.currency_options #>> ARRAY[d.currency, 'amount_off'])::bigint END AS amount_off,
+               CASE WHEN x.subscription_item IS NOT NULL THEN 0 WHEN x.invoice IS NOT NULL THEN 1
+                    WHEN x.subscription IS NOT NULL THEN 2 ELSE 3 END AS level
+        FROM drafts d
+        JOIN billing.discounts x ON x.customer = d.customer
+        JOIN billing.coupons c ON c.id = x.coupon
+        WHERE x.start_at <= d.created AND coalesce(d.created < x.ended_at, true)
+          AND coalesce(x.redeemed_invoice = d.id, true)
+          AND coalesce(x.invoice = d.id, true) AND coalesce(x.subscription = d.subscription, x.subscription IS NULL)
+          AND (c.percent_off IS NOT NULL OR c.currency = d.currency OR c.currency_options ? d.currency)
+          -- Those of an item need a line of it; what has ended needs a line of before.
+          AND EXISTS (SELECT FROM parts p
+                      WHERE p.invoice = d.id AND coalesce(p.subscription_item = x.subscription_item, x.subscription_item IS NULL)
+                        AND coalesce(d.created < x.end_at OR p.period_end <= x.end_at, true))
+    ), discounts AS (
+        SELECT f.invoice, jsonb_agg(jsonb_build_object(
+                   'id', f.id, 'percent_off', f.percent_off, 'amount_off', f.amount_off,
+                   'products', f.applies_to_products, 'item', f.subscription_item, 'end_at', f.end_at)
+                   ORDER BY f.level, f.place, f.id) AS list
+        FROM in_force f
+        WHERE f.level = 0
+           OR f.level = (SELECT min(o.level) FROM in_force o WHERE o.invoice = f.invoice AND o.level > 0)
+        GROUP BY f.invoice
+    ), grants AS (
+        SELECT d.id AS invoice, jsonb_agg(jsonb_build_object(
+                   'id', g.id, 'balance', g.balance, 'prices', g.prices, 'priority', g.priority,
+                   'category', g.category, 'effective_at', g.effective_at, 'expires_at', g.expires_at,
+                   'created', g.created)) AS list
+        FROM drafts d
+        JOIN billing.credit_grants g ON g.customer = d.customer AND g.currency = d.currency
+        WHERE g.balance > 0 AND d.period_end >= g.effective_at AND coalesce(d.period_end < g.expires_at, true)
+          -- A run that comes late uses no credit granted after a run on time.
+          AND g.created <= d.created + delay
+        GROUP BY d.id
+    ), rates AS (
+        SELECT u.invoice, jsonb_agg(jsonb_build_object(
+                   'id', t.id, 'percentage', t.percentage, 'inclusive', t.inclusive)) AS list
+        FROM (SELECT DISTINCT p.invoice, r.id FROM parts p CROSS JOIN LATERAL unnest(p.tax_rates) r (id)) u
+        JOIN billing.tax_rates t ON t.id = u.id
+        GROUP BY u.invoice
+    ), listed AS (
+        SELECT p.invoice, jsonb_agg(jsonb_build_object(
+                   'amount', p.amount, 'discountable', p.discountable, 'item', p.subscription_item,
+                   'product', p.product, 'price', p.price, 'metered', p.metered, 'period_end', p.period_end,
+                   'tax_rates', p.tax_rates) ORDER BY p.place) AS list
+        FROM parts p GROUP BY p.invoice
+    )
+    SELECT p.id, a.discount_amount, a.discount_amounts, a.credit_amount, a.credit_amounts, a.tax_amount, a.taxes
+    FROM drafts d
+    JOIN listed l ON l.invoice = d.id
+    LEFT JOIN discounts x ON x.invoice = d.id
+    LEFT JOIN grants g ON g.invoice = d.id
+    LEFT JOIN rates r ON r.invoice = d.id
+    CROSS JOIN LATERAL billing.adjust_amounts(jsonb_build_object(
+        'created', d.created, 'tax_exempt', d.tax_exempt, 'lines', l.list, 'discounts', coalesce(x.list, '[]'),
+        'credit_grants', coalesce(g.list, '[]'), 'tax_rates', coalesce(r.list, '[]'))) a
+    JOIN parts p ON p.invoice = d.id AND p.place = a.line;
+END $$;
+COMMENT ON FUNCTION billing.adjusted_lines(billing.invoices[], billing.invoice_lines[]) IS
+'The discounts, credit and tax of the lines of some invoices, which need not stand in any table: of an invoice, id,
+customer, subscription, currency, period_end, created and default_tax_rates count; of a line, id, invoice,
+subscription_item, invoice_item, price, kind, amount, discountable and period_end; ids sort in the order of the lines. tax_amount is NULL where it is beyond bigint.
+Previews and drafts come here. Internal.';
+
+CREATE FUNCTION billing.adjust_drafts(invoices text[]) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
+#variable_conflict use_column
+DECLARE
+    delay interval := billing.setting_interval('finalization_delay');
+    chosen text[];
+    part text[];
+    beyond text[];
+BEGIN
+    IF NOT EXISTS (SELECT FROM billing.discounts) AND NOT EXISTS (SELECT FROM billing.credit_grants)
+       AND NOT EXISTS (SELECT FROM billing.tax_rates)
+    THEN
+        RETURN;
+    END IF;
+    WITH drafts AS MATERIALIZED (
+        SELECT i.id, i.customer, i.subscription, i.currency, i.period_end, i.created, i.default_tax_rates
+        FROM billing.invoices i
+        WHERE i.id = ANY (adjust_drafts.invoices) AND i.status = 'draft' AND i.finalization_error IS NULL
+    )
+    SELECT coalesce(array_agg(c.id ORDER BY c.id), '{}') INTO chosen FROM (
+        SELECT d.id FROM drafts d JOIN billing.discounts x ON x.customer = d.customer
+        WHERE x.start_at <= d.created AND coalesce(d.created < x.ended_at, true)
+          AND coalesce(x.redeemed_invoice = d.id, true) AND coalesce(x.invoice = d.id, true)
+        UNION
+        SELECT d.id FROM drafts d JOIN billing.credit_grants g ON (g.customer, g.currency) = (d.customer, d.currency)
+        WHERE g.balance > 0 AND d.period_end >= g.effective_at AND coalesce(d.period_end < g.expires_at, true)
+          AND g.created <= d.created + delay
+        UNION
+        SELECT d.id FROM drafts d WHERE d.default_tax_rates <> '{}'
+        UNION
+        SELECT d.id FROM drafts d JOIN billing.subscriptions s ON s.id = d.subscription
+        WHERE s.default_tax_rates <> '{}'
+        UNION
+        SELECT d.id FROM drafts d JOIN billing.subscription_items t ON t.subscription = d.subscription
+        WHERE t.tax_rates <> '{}'
+        UNION
+        SELECT d.id FROM drafts d
+        JOIN billing.invoice_lines l ON l.invoice = d.id
+        JOIN billing.invoice_items x ON x.id = l.invoice_item
+        WHERE x.tax_rates <> '{}'
+        UNION
+        -- What it had the last time may be gone.
+        SELECT d.id FROM drafts d
+        WHERE EXISTS (SELECT FROM billing.invoice_lines l
+                      WHERE l.invoice = d.id AND num_nonnulls(l.discount_amounts, l.credit_amounts, l.taxes) > 0)
+    ) c;
+
+    -- In parts, so that memory does not grow with the number of invoices.
+    FOR place IN 1 .. cardinality(chosen) BY 1000 LOOP
+        part := chosen[place : place + 999];
+        WITH adjusted AS MATERIALIZED (
+            SELECT a.* FROM billing.adjusted_lines(
+                ARRAY(SELECT i FROM billing.invoices i WHERE i.id = ANY (part)),
+                ARRAY(SELECT l FROM billing.invoice_lines l WHERE l.invoice = ANY (part))) a
+        ), written AS (
+            UPDATE billing.invoice_lines l
+            SET discount_amount = a.discount_amount, discount_amounts = a.discount_amounts,
+                credit_amount = a.credit_amount, credit_amounts = a.credit_amounts,
+                tax_amount = coalesce(a.tax_amount, 0), taxes = CASE WHEN a.tax_amount IS NOT NULL THEN a.taxes END
+            FROM adjusted a
+            WHERE l.id = a.line
+              AND (l.discount_amount, l.discount_amounts, l.credit_amount, l.credit_amounts, l.tax_amount, l.taxes)
+                  IS DISTINCT FROM
+                  (a.discount_amount, a.discount_amounts, a.credit_amount, a.credit_amounts, a.tax_amount, a.taxes)
+        )
+        SELECT array_agg(DISTINCT l.invoice) INTO beyond
+        FROM adjusted a JOIN billing.invoice_lines l ON l.id = a.line WHERE a.tax_amount IS NULL;
+
+        UPDATE billing.invoices i
+        SET total_discount_amount = CASE WHEN fits THEN sums.discount ELSE 0 END,
+            total_credit_amount = CASE WHEN fits THEN sums.credit ELSE 0 END,
+            total_tax_amount = CASE WHEN fits THEN sums.tax ELSE 0 END,
+            total_exclusive_tax_amount = CASE WHEN fits THEN sums.exclusive_tax ELSE 0 END,
+            subtotal = CASE WHEN fits THEN sums.amount ELSE 0 END,
+            total = CASE WHEN fits THEN owed ELSE 0 END,
+            amount_due = CASE WHEN fits THEN greatest(owed, 0) ELSE 0 END,
+            finalization_error = CASE WHEN NOT fits THEN 'the total with tax is beyond the range of bigint' END
+        FROM (SELECT l.invoice, sum(l.amount) AS amount, sum(l.discount_amount) AS discount,
+                     sum(l.credit_amount) AS credit, sum(l.tax_amount) AS tax,
+                     sum(CASE WHEN l.taxes IS NULL THEN 0 ELSE (
+                         SELECT coalesce(sum((t.tax ->> 'amount')::bigint), 0) FROM jsonb_array_elements(l.taxes) t (tax)
+                         WHERE t.tax ->> 'tax_behavior' = 'exclusive') END) AS exclusive_tax
+              FROM billing.invoice_lines l WHERE l.invoice = ANY (part) GROUP BY l.invoice) sums
+        CROSS JOIN LATERAL (SELECT sums.amount - sums.discount - sums.credit + sums.exclusive_tax) t (owed)
+        CROSS JOIN LATERAL (
+            SELECT coalesce(sums.invoice <> ALL (beyond), true)
+                   AND greatest(abs(sums.amount), abs(sums.discount), abs(sums.credit), abs(sums.tax),
+                                abs(sums.exclusive_tax), abs(owed)) <= 9223372036854775807) f (fits)
+        WHERE i.id = sums.invoice;
+    END LOOP;
+END $$;
+COMMENT ON FUNCTION billing.adjust_drafts(text[]) IS
+'Gives drafts, whose lines'' amounts stand, their discounts, credit and tax as of now, on the lines and in the totals.
+Drafts that have none cost a look, and those with a finalization_error are left alone; one whose total with tax bigint
+cannot hold gets one. Credit is not used by this: several drafts may show the same. The caller holds their locks.
+Internal.';
+
+CREATE FUNCTION billing.redeem_discounts(invoices text[]) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
+#variable_conflict use_column
+DECLARE
+    pending text[];
+    used_discounts text[];
+    used_invoices text[];
+BEGIN
+    IF NOT EXISTS (SELECT FROM billing.discounts) THEN
+        RETURN;
+    END IF;
+    pending := ARRAY(SELECT i.id FROM billing.invoices i
+                     WHERE i.id = ANY (redeem_discounts.invoices) AND i.status = 'draft' AND i.total_discount_amount <> 0);
+    LOOP
+        -- By time and then subscription, as they get their numbers.
+        SELECT array_agg(u.discount ORDER BY u.created, u.subscription, u.invoice),
+               array_agg(u.invoice ORDER BY u.created, u.subscription, u.invoice)
+        INTO used_discounts, used_invoices
+        FROM (SELECT DISTINCT x.id AS discount, i.id AS invoice, i.created, i.subscription
+              FROM billing.invoices i
+              JOIN billing.invoice_lines l ON l.invoice = i.id
+              CROSS JOIN LATERAL jsonb_array_elements(l.discount_amounts) a (amount)
+              JOIN billing.discounts x ON x.id = a.amount ->> 'discount'
+              JOIN billing.coupons c ON c.id = x.coupon
+              WHERE i.id = ANY (pending) AND c.duration = 'once') u;
+        EXIT WHEN used_discounts IS NULL;
+        PERFORM FROM billing.discounts x WHERE x.id = ANY (used_discounts) ORDER BY x.id FOR NO KEY UPDATE;
+        UPDATE billing.discounts x SET redeemed_invoice = f.invoice
+        FROM (SELECT DISTINCT ON (u.discount) u.discount, u.invoice
+              FROM unnest(used_discounts, used_invoices) WITH ORDINALITY u (discount, invoice, place)
+              ORDER BY u.discount, u.place) f
+        WHERE x.id = f.discount AND x.redeemed_invoice IS NULL;
+        -- An invoice that comes second, here or behind another session, does without, and perhaps with another one instead.
+        pending := ARRAY(SELECT DISTINCT u.invoice FROM unnest(used_discounts, used_invoices) u (discount, invoice)
+                         JOIN billing.discounts x ON x.id = u.discount AND x.redeemed_invoice <> u.invoice
+                         ORDER BY u.invoice);
+        EXIT WHEN cardinality(pending) = 0;
+        PERFORM billing.adjust_drafts(pending);
+    END LOOP;
+END $$;
+COMMENT ON FUNCTION billing.redeem_discounts(text[]) IS
+'Uses up the discounts of duration once that rated drafts about to be finalized show: the first invoice takes each, and
+the others are adjusted and added up again. Before billing.apply_credits. The caller holds their locks. Internal.';
+
+CREATE FUNCTION billing.apply_credits(invoices text[], as_of timestamptz DEFAULT NULL) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
+#variable_conflict use_column
+DECLARE
+    delay interval := billing.setting_interval('finalization_delay');
+    candidates text[];
+    turns bigint[];
+    batch text[];
+BEGIN
+    IF NOT EXISTS (SELECT FROM billing.credit_grants) THEN
+        RETURN;
+    END IF;
+    SELECT coalesce(array_agg(c.id), '{}'), array_agg(c.turn) INTO candidates, turns
+    FROM (SELECT i.id, row_number() OVER (PARTITION BY i.customer, i.currency
+                                          ORDER BY i.created, i.subscription, i.id) AS turn
+          FROM billing.invoices i
+          WHERE i.id = ANY (apply_credits.invoices) AND i.status = 'draft'
+            AND (i.total_credit_amount <> 0 OR EXISTS (
+                SELECT FROM billing.credit_grants g
+                WHERE g.customer = i.customer AND g.currency = i.currency AND g.balance > 0
+                  AND i.period_end >= g.effective_at AND coalesce(i.period_end < g.expires_at, true)
+                  AND g.created <= i.created + delay))) c;
+    -- From here on nobody else uses them: what drafts showed may be gone, so each is adjusted again, in its turn.
+    PERFORM FROM billing.credit_grants g
+    WHERE (g.customer, g.currency) IN (SELECT i.customer, i.currency FROM billing.invoices i WHERE i.id = ANY (candidates))
+    ORDER BY g.id FOR NO KEY UPDATE;
+    FOR round IN 1 .. (SELECT coalesce(max(t), 0) FROM unnest(turns) t) LOOP
+        batch := ARRAY(SELECT c.id FROM unnest(candidates, turns) c (id, turn) WHERE c.turn = round ORDER BY c.id);
+        PERFORM billing.adjust_drafts(batch);
+        INSERT INTO billing.credit_balance_transactions
+            (credit_grant, type, reason, amount, invoice, invoice_line, effective_at, created)
+        SELECT a.used ->> 'credit_grant', 'debit', 'credits_applied', (a.used ->> 'amount')::bigint, i.id, l.id, t.at, t.at
+        FROM billing.invoices i
+        JOIN billing.invoice_lines l ON l.invoice = i.id
+        CROSS JOIN LATERAL jsonb_array_elements(l.credit_amounts) WITH ORDINALITY a (used, place)
+        CROSS JOIN LATERAL (SELECT coalesce(apply_credits.as_of, i.created + delay)) t (at)
+        WHERE i.id = ANY (batch) AND i.finalization_error IS NULL
+        ORDER BY i.id, l.id, a.place;
+    END LOOP;
+END $$;
+COMMENT ON FUNCTION billing.apply_credits(text[], timestamptz) IS
+'Uses the credit that rated drafts about to be finalized can have, one invoice of a customer after the other, and writes
+the ledger; drafts whose credit is gone are adjusted and added up again. The time is as_of, or created +
+billing.finalization_delay when as_of is NULL. The caller holds their locks and finalizes those without a
+finalization_error. Internal.';
+
+CREATE FUNCTION billing.reinstate_credits(invoice text, as_of timestamptz) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+BEGIN
+    UPDATE billing.discounts x SET redeemed_invoice = NULL WHERE x.redeemed_invoice = reinstate_credits.invoice;
+    PERFORM FROM billing.credit_grants g
+    WHERE g.id IN (SELECT t.credit_grant FROM billing.credit_balance_transactions t
+                   WHERE t.invoice = reinstate_credits.invoice)
+    ORDER BY g.id FOR NO KEY UPDATE;
+    INSERT INTO billing.credit_balance_transactions
+        (credit_grant, type, reason, amount, invoice, invoice_line, effective_at, created)
+    SELECT t.credit_grant, 'credit', 'credits_application_invoice_voided', t.amount, t.invoice, t.invoice_line,
+           reinstate_credits.as_of, reinstate_credits.as_of
+    FROM billing.credit_balance_transactions t
+    WHERE t.invoice = reinstate_credits.invoice AND t.reason = 'credits_applied'
+    ORDER BY t.id;
+    -- What comes back to a grant that has expired is gone at once.
+    INSERT INTO billing.credit_balance_transactions (credit_grant, type, reason, amount, effective_at, created)
+    SELECT g.id, 'debit', 'credits_expired', sum(t.amount), reinstate_credits.as_of, reinstate_credits.as_of
+    FROM billing.credit_balance_transactions t
+    JOIN billing.credit_grants g ON g.id = t.credit_grant AND g.expires_at <= reinstate_credits.as_of
+    WHERE t.invoice = reinstate_credits.invoice AND t.reason = 'credits_applied'
+    GROUP BY g.id ORDER BY g.id;
+END $$;
+COMMENT ON FUNCTION billing.reinstate_credits(text, timestamptz) IS
+'Gives back the credit that a voided invoice had used; what comes back to a grant that has expired expires at once.
+Discounts of duration once that it had used up can be used again. The caller holds its lock. Internal.';

@@ -1,0 +1,42 @@
+//! Discounts, credit and tax: from the amounts of an invoice's lines to what is owed, in this order. Whole minor units, exact before
+//! each rounding; every rounding is half away from zero, once for a line and a discount or rate.
+
+mod adjusted;
+mod credit;
+mod discount;
+mod invoice;
+mod percent;
+mod tax;
+
+pub use adjusted::{Adjusted, AdjustedLine, Tax, UnknownTaxRate};
+pub use credit::{Category, Grant};
+pub use discount::{Discount, Off};
+pub use invoice::{Invoice, Line};
+pub use percent::{NotAPercentage, Percent};
+pub use tax::{Exemption, TaxRate, Taxability};
+
+#[cfg(test)]
+mod tests;
+
+/// Discounts in their order, credit in the order of the grants, then tax on what is left.
+///
+/// # Errors
+/// A line names a tax rate that the invoice does not describe.
+pub fn adjust(invoice: &Invoice) -> Result<Adjusted, UnknownTaxRate> {
+    let mut lines: Vec<AdjustedLine> = invoice.lines.iter().map(AdjustedLine::of).collect();
+    for discount in &invoice.discounts {
+        discount::apply(discount, invoice, &mut lines);
+    }
+    credit::apply(invoice, &mut lines);
+    for (line, adjusted) in std::iter::zip(&invoice.lines, &mut lines) {
+        adjusted.taxes = tax::taxes(line, adjusted.rest, invoice)?;
+    }
+    Ok(Adjusted { lines })
+}
+
+/// `numerator / denominator` rounded half away from zero, the denominator being positive. Numerators are products of an amount and a
+/// percentage, so twice of them is far from the end of i128.
+fn round(numerator: i128, denominator: i128) -> i128 {
+    let rounded = (2 * numerator.abs() + denominator) / (2 * denominator);
+    if numerator < 0 { -rounded } else { rounded }
+}
