@@ -56,7 +56,7 @@ BEGIN
         PERFORM billing.expire_subscription(subscription, end_subscription.as_of);
     ELSE
         IF prorate THEN
-            PERFORM billing.credit_unused(subscription, i.id, end_subscription.as_of, end_subscription.as_of)
+            PERFORM billing.credit_unused(end_subscription.subscription, i.id, end_subscription.as_of, end_subscription.as_of)
             FROM billing.subscription_items i
             WHERE i.subscription = subscription.id AND i.ended_at IS NULL AND i.quantity IS NOT NULL
             ORDER BY i.created, i.id;

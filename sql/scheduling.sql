@@ -85,33 +85,33 @@ DECLARE
     found billing.subscription_schedules;
     wanted jsonb;
     current jsonb;
-    phases jsonb;
-    place integer;
+    planned jsonb;
+    running integer;
 BEGIN
     PERFORM billing.require_argument('changes', changes);
     wanted := billing.subscription_schedule_definition(changes::text, true);
     found := billing.running_schedule(update_subscription_schedule.schedule, as_of);
-    place := coalesce(found.current_phase, 0);
-    current := found.phases -> place;
-    phases := found.phases;
+    running := coalesce(found.current_phase, 0);
+    current := found.phases -> running;
+    planned := found.phases;
     IF wanted ? 'phases' THEN
-        phases := (SELECT coalesce(jsonb_agg(p.value ORDER BY p.place), '[]')
-                   FROM jsonb_array_elements(found.phases) WITH ORDINALITY p (value, place) WHERE p.place <= place)
+        planned := (SELECT coalesce(jsonb_agg(p.value ORDER BY p.place), '[]')
+                   FROM jsonb_array_elements(found.phases) WITH ORDINALITY p (value, place) WHERE p.place <= running)
             || billing.resolved_phases(
                 wanted -> 'phases',
                 CASE WHEN found.status = 'not_started' AND wanted #> '{phases,0,start_date}' IS NOT NULL
                      THEN (wanted #>> '{phases,0,start_date}')::timestamptz
                      ELSE (current ->> 'start_date')::timestamptz END,
                 found.customer);
-        IF found.status = 'active' AND (phases #>> ARRAY[place::text, 'end_date'])::timestamptz <= as_of THEN
+        IF found.status = 'active' AND (planned #>> ARRAY[running::text, 'end_date'])::timestamptz <= as_of THEN
             RAISE EXCEPTION 'phases[0], the current one, ends at %, which is not after as_of %',
-                    phases #>> ARRAY[place::text, 'end_date'], as_of
+                    planned #>> ARRAY[running::text, 'end_date'], as_of
                 USING ERRCODE = 'invalid_parameter_value', HINT = 'What was cannot be changed; give it a later end_date.';
         END IF;
     END IF;
     UPDATE billing.subscription_schedules h
-    SET phases = phases,
-        next_phase_at = (phases #>> ARRAY[place::text, CASE found.status WHEN 'active' THEN 'end_date' ELSE 'start_date' END]
+    SET phases = planned,
+        next_phase_at = (planned #>> ARRAY[running::text, CASE found.status WHEN 'active' THEN 'end_date' ELSE 'start_date' END]
                         )::timestamptz,
         end_behavior = coalesce(wanted ->> 'end_behavior', h.end_behavior),
         default_settings = coalesce(wanted -> 'default_settings', h.default_settings),
@@ -120,12 +120,12 @@ BEGIN
         error = NULL
     WHERE h.id = found.id;
     IF found.status = 'active'
-       AND (phases -> place) - ARRAY['start_date', 'end_date', 'trial_end', 'proration_behavior', 'billing_cycle_anchor']
+       AND (planned -> running) - ARRAY['start_date', 'end_date', 'trial_end', 'proration_behavior', 'billing_cycle_anchor']
            <> current - ARRAY['start_date', 'end_date', 'trial_end', 'proration_behavior', 'billing_cycle_anchor']
     THEN
         PERFORM billing.change_subscription(
             s, billing.changes_of_phase(
-                s, (phases -> place) - ARRAY['trial_end', 'billing_cycle_anchor']
+                s, (planned -> running) - ARRAY['trial_end', 'billing_cycle_anchor']
                    || jsonb_build_object('proration_behavior', coalesce(wanted -> 'proration_behavior', '"create_prorations"')),
                 coalesce(wanted -> 'default_settings', found.default_settings), current ? 'discounts'), as_of)
         FROM billing.subscriptions s WHERE s.id = found.subscription;
@@ -268,10 +268,10 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $
 DECLARE
     place integer := coalesce(schedule.current_phase + 1, 0);
     phase jsonb := schedule.phases -> place;
-    id text := schedule.subscription;
+    target text := schedule.subscription;
 BEGIN
     IF schedule.status = 'not_started' THEN
-        id := billing.create_subscription(
+        target := billing.create_subscription(
             (schedule.default_settings - ARRAY['billing_cycle_anchor']
              || phase - ARRAY['start_date', 'end_date', 'billing_cycle_anchor']
              || jsonb_build_object('customer', schedule.customer))::billing.subscription, NULL, at);
@@ -283,7 +283,7 @@ BEGIN
         PERFORM billing.end_subscription(managed, false, at);
     END IF;
     UPDATE billing.subscription_schedules h
-    SET subscription = id,
+    SET subscription = target,
         status = CASE WHEN phase IS NOT NULL THEN 'active' WHEN h.end_behavior = 'cancel' THEN 'completed'
                       ELSE 'released' END,
         current_phase = CASE WHEN phase IS NULL THEN h.current_phase ELSE place END,
@@ -294,9 +294,9 @@ BEGIN
         error = NULL
     WHERE h.id = schedule.id;
     UPDATE billing.subscriptions s SET schedule = CASE WHEN phase IS NOT NULL THEN begin_phase.schedule.id END
-    WHERE s.id = id;
+    WHERE s.id = target;
     RETURN ARRAY(SELECT i.id FROM billing.invoices i
-                 WHERE i.subscription = id AND i.status = 'draft' AND i.created = at
+                 WHERE i.subscription = target AND i.status = 'draft' AND i.created = at
                    AND i.billing_reason = 'subscription_update');
 END $$;
 COMMENT ON FUNCTION billing.begin_phase(billing.subscription_schedules, billing.subscriptions, timestamptz) IS
