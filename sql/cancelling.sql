@@ -14,8 +14,10 @@ BEGIN
     PERFORM billing.require_argument('invoice_now', invoice_now);
     PERFORM billing.require_argument('prorate', prorate);
     IF at_period_end AND (invoice_now OR prorate) THEN
-        RAISE EXCEPTION 'at_period_end true together with % true', CASE WHEN prorate THEN 'prorate' ELSE 'invoice_now' END
-            USING ERRCODE = 'invalid_parameter_value', HINT = 'With the period nothing is left to give back or to hurry.';
+        RAISE EXCEPTION 'at_period_end true together with % true',
+                CASE WHEN prorate THEN 'prorate' ELSE 'invoice_now' END
+            USING ERRCODE = 'invalid_parameter_value',
+                  HINT = 'At the end of the period nothing is left to give back or to hurry.';
     END IF;
     found := billing.current_subscription(cancel_subscription.subscription, as_of);
     IF at_period_end THEN
@@ -40,12 +42,12 @@ BEGIN
     RETURN found.id;
 END $$;
 COMMENT ON FUNCTION billing.cancel_subscription(text, boolean, timestamptz, boolean, boolean) IS
-'Ends a subscription and returns its id: with its current period (at_period_end), or at as_of. Its usage until then is
-on a last invoice that the next generate_invoices makes, or this call (invoice_now), final at once; Stripe discards it by
-default on an immediate cancellation. What was paid in advance is given back on that invoice if prorate. One that is
-incomplete expires and its first invoice is voided. Errors: 42704 unknown subscription; 55000 ended already; at_period_end
-of one that is incomplete, paused or managed by a schedule; 22023 at_period_end together with another choice, as_of before the
-current period or infinite; 22004 NULL.';
+'Ends a subscription and returns its id: with its current period (at_period_end), or at as_of. Its usage until then
+is on a last invoice that the next generate_invoices makes, or this call (invoice_now), final at once; Stripe
+discards it by default on an immediate cancellation. What was paid in advance is given back on that invoice if
+prorate. One that is incomplete expires and its first invoice is voided. Errors: 42704 unknown subscription; 55000
+ended already; at_period_end of one that is incomplete, paused or managed by a schedule; 22023 at_period_end
+together with another choice, as_of before the current period or infinite; 22004 NULL.';
 
 CREATE FUNCTION billing.end_subscription(subscription billing.subscriptions, prorate boolean, as_of timestamptz)
 RETURNS void
@@ -56,7 +58,8 @@ BEGIN
         PERFORM billing.expire_subscription(subscription, end_subscription.as_of);
     ELSE
         IF prorate THEN
-            PERFORM billing.credit_unused(end_subscription.subscription, i.id, end_subscription.as_of, end_subscription.as_of)
+            PERFORM billing.credit_unused(
+                end_subscription.subscription, i.id, end_subscription.as_of, end_subscription.as_of)
             FROM billing.subscription_items i
             WHERE i.subscription = subscription.id AND i.ended_at IS NULL AND i.quantity IS NOT NULL
             ORDER BY i.created, i.id;
@@ -65,7 +68,8 @@ BEGIN
         UPDATE billing.subscriptions s
         SET status = 'canceled', canceled_at = end_subscription.as_of, ended_at = end_subscription.as_of,
             cancel_at = NULL, cancel_at_period_end = false,
-            current_period_start = CASE s.status WHEN 'paused' THEN end_subscription.as_of ELSE s.current_period_start END,
+            current_period_start = CASE s.status WHEN 'paused' THEN end_subscription.as_of
+                                                 ELSE s.current_period_start END,
             current_period_end = end_subscription.as_of, next_invoice_at = end_subscription.as_of, schedule = NULL
         WHERE s.id = subscription.id;
     END IF;

@@ -33,9 +33,9 @@ BEGIN
     RETURN found;
 END $$;
 COMMENT ON FUNCTION billing.current_subscription(text, timestamptz) IS
-'Locks a subscription that is to change at as_of, after the phases of its schedule that began and the periods that ended
-by then, and returns it. Errors: 42704 unknown; 55000 ended; 22023 as_of before the current period, before the last
-change of its items or infinite; 22004 NULL. Internal.';
+'Locks a subscription that is to change at as_of, after the phases of its schedule that began and the periods that
+ended by then, and returns it. Errors: 42704 unknown; 55000 ended; 22023 as_of before the current period, before the
+last change of its items or infinite; 22004 NULL. Internal.';
 
 CREATE FUNCTION billing.update_subscription(subscription text, changes jsonb, as_of timestamptz DEFAULT now())
 RETURNS text
@@ -69,17 +69,18 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION billing.update_subscription(text, jsonb, timestamptz) IS
 'Changes a subscription at as_of and returns its id. Fields, as in Stripe''s API: items ({id} with price, quantity,
-deleted, tax_rates, discounts, billing_thresholds, metadata; or a new one by its price), proration_behavior, proration_date,
-billing_cycle_anchor (now), trial_end (a time or "now"), cancel_at (a time, min_period_end, max_period_end),
-cancel_at_period_end, pause_collection, collection_method, days_until_due, default_tax_rates, default_payment_method,
-discounts, billing_thresholds, trial_settings, description, metadata (merged); null or "" clears a field. A new price of an
-item has quantity 1 unless another is given. When all intervals change a new period starts, unless billing_cycle_anchor is
-unchanged; what was used and the new period are invoiced then. Unused time of what was charged is given back and remaining time charged by
-the second, on the next invoice (create_prorations), on one made at once (always_invoice), or not at all (none); usage is
-billed at the price that was in effect. Errors: 42704 unknown subscription or item; 55000 ended, paused, managed by a
-schedule, an archived price; 23503 unknown price, coupon or tax rate; 22023 an unknown field, a quantity of a metered item, a
-price twice, another currency, intervals that are no multiples of the shortest, no item left, proration_date outside the
-current period or after as_of, times that are not after as_of, as_of before the current period or an earlier change; 22003
+deleted, tax_rates, discounts, billing_thresholds, metadata; or a new one by its price), proration_behavior,
+proration_date, billing_cycle_anchor (now), trial_end (a time or "now"), cancel_at (a time, min_period_end,
+max_period_end), cancel_at_period_end, pause_collection, collection_method, days_until_due, default_tax_rates,
+default_payment_method, discounts, billing_thresholds, trial_settings, description, metadata (merged); null or ""
+clears a field. A new price of an item has quantity 1 unless another is given. When all intervals change a new
+period starts, unless billing_cycle_anchor is unchanged; what was used and the new period are invoiced then. Unused
+time of what was charged is given back and remaining time charged by the second, on the next invoice
+(create_prorations), on one made at once (always_invoice), or not at all (none); usage is billed at the price that
+was in effect. Errors: 42704 unknown subscription or item; 55000 ended, paused, managed by a schedule, an archived
+price; 23503 unknown price, coupon or tax rate; 22023 an unknown field, a quantity of a metered item, a price twice,
+another currency, intervals that are no multiples of the shortest, no item left, proration_date outside the current
+period or after as_of, times that are not after as_of, as_of before the current period or an earlier change; 22003
 an amount beyond bigint; 0A000 a field that is not built; 22P02, 22004 changes that are no object, or NULL.';
 
 CREATE FUNCTION billing.change_subscription(
@@ -92,7 +93,7 @@ DECLARE
     new billing.subscriptions := billing.changed_terms(old, changes, change_subscription.as_of);
     behavior constant text := coalesce(changes ->> 'proration_behavior', 'create_prorations');
     since timestamptz := coalesce((changes ->> 'proration_date')::timestamptz, change_subscription.as_of);
-    -- The period ends just now, and the invoice to come charges for the next one: after a phase, or a trial ended early.
+    -- The period ends just now, and the invoice to come charges for the next one: a phase begins, or a trial ends early.
     ending constant boolean := new.current_period_end = change_subscription.as_of;
     noted constant timestamptz := change_subscription.as_of - CASE WHEN ending THEN interval '1 microsecond'
                                                                    ELSE interval '0' END;
@@ -176,8 +177,8 @@ BEGIN
     END IF;
 END $$;
 COMMENT ON FUNCTION billing.change_subscription(billing.subscriptions, jsonb, timestamptz) IS
-'What update_subscription and a schedule''s phase do to a subscription, which is current at as_of and locked; changes are
-normalised. Where its period ends at as_of, the invoice to come charges by the new terms. Internal.';
+'What update_subscription and a schedule''s phase do to a subscription, which is current at as_of and locked;
+changes are normalised. Where its period ends at as_of, the invoice to come charges by the new terms. Internal.';
 
 CREATE FUNCTION billing.changed_terms(subscription billing.subscriptions, changes jsonb, as_of timestamptz)
 RETURNS billing.subscriptions
@@ -272,8 +273,8 @@ BEGIN
     RETURN new;
 END $$;
 COMMENT ON FUNCTION billing.changed_terms(billing.subscriptions, jsonb, timestamptz) IS
-'A subscription with the changes that concern itself and not its items. Errors: 22023 contradictions and times that are not
-after as_of; 55000 a trial of one that is not active; 23503 unknown tax rates. Internal.';
+'A subscription with the changes that concern itself and not its items. Errors: 22023 contradictions and times that
+are not after as_of; 55000 a trial of one that is not active; 23503 unknown tax rates. Internal.';
 
 CREATE FUNCTION billing.changed_metadata(metadata jsonb, changes jsonb) RETURNS jsonb
 LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -300,7 +301,9 @@ BEGIN
         SELECT p.period_end INTO new.current_period_end FROM billing.subscription_period(new, as_of) p;
         IF restarts THEN
             new.current_period_start := as_of;
-        ELSIF (old."interval", old.interval_count) <> (new."interval", new.interval_count) AND old.status <> 'trialing' THEN
+        ELSIF (old."interval", old.interval_count) <> (new."interval", new.interval_count)
+              AND old.status <> 'trialing'
+        THEN
             -- Items of a longer interval have used more than the period that the shortest one had.
             SELECT least(as_of, greatest(lower(p.whole), new.start_date, new.trial_end)) INTO new.current_period_start
             FROM billing.subscription_period(new, as_of) p;

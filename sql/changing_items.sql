@@ -79,10 +79,10 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION billing.change_items(
     billing.subscriptions, jsonb, boolean, timestamptz, timestamptz, timestamptz, boolean) IS
-'Carries out the items of an update and returns those that are to be charged anew. What was charged for a licensed item
-that changes is given back from since on, if prorates; usage of a metered one keeps its price. Errors: 42704 an item of
-another subscription; 55000, 23503, 22023 a price that is archived (unless archived_too), unknown, unfit or in use; 22023 a
-quantity or threshold of the wrong kind; 22003 an amount beyond bigint. Internal.';
+'Carries out the items of an update and returns those that are to be charged anew. What was charged for a licensed
+item that changes is given back from since on, if prorates; usage of a metered one keeps its price. Errors: 42704 an
+item of another subscription; 55000, 23503, 22023 a price that is archived (unless archived_too), unknown, unfit or
+in use; 22023 a quantity or threshold of the wrong kind; 22003 an amount beyond bigint. Internal.';
 
 CREATE FUNCTION billing.require_unused_price(subscription text, price text) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -119,7 +119,8 @@ BEGIN
         WHERE i.id = describe_item.item;
     END IF;
     IF change ? 'discounts' THEN
-        PERFORM billing.set_discounts('subscription_item', describe_item.item, change -> 'discounts', describe_item.as_of);
+        PERFORM billing.set_discounts(
+            'subscription_item', describe_item.item, change -> 'discounts', describe_item.as_of);
     END IF;
 END $$;
 COMMENT ON FUNCTION billing.describe_item(text, jsonb, timestamptz) IS
@@ -137,7 +138,8 @@ DECLARE
 BEGIN
     INSERT INTO billing.invoices
         (id, customer, subscription, currency, period_start, period_end, created, billing_reason, collection_method)
-    SELECT draft, s.customer, s.id, s.currency, least(invoice_changes.subscription.current_period_start, invoice_changes.as_of),
+    SELECT draft, s.customer, s.id, s.currency,
+           least(invoice_changes.subscription.current_period_start, invoice_changes.as_of),
            invoice_changes.as_of, invoice_changes.as_of, 'subscription_update', s.collection_method
     FROM billing.subscriptions s WHERE s.id = invoice_changes.subscription.id;
     -- What is invoiced here is taken away from what the end of the period bills.
@@ -188,8 +190,8 @@ BEGIN
     INSERT INTO billing.late_usage_marks (subscription, event_name, day)
     SELECT DISTINCT invoice_changes.subscription.id, p.meter, d.day
     FROM billing.invoice_lines l JOIN billing.prices p ON p.id = l.price
-    CROSS JOIN LATERAL generate_series(date_trunc('day', l.period_start, 'UTC'), l.period_end - interval '1 microsecond',
-                                       interval '24 hours') d (day)
+    CROSS JOIN LATERAL generate_series(
+        date_trunc('day', l.period_start, 'UTC'), l.period_end - interval '1 microsecond', interval '24 hours') d (day)
     WHERE l.invoice = draft AND l.kind = 'usage'
     ON CONFLICT DO NOTHING;
     PERFORM billing.rate_drafts(ARRAY[draft]);
@@ -199,6 +201,7 @@ BEGIN
     RETURN draft;
 END $$;
 COMMENT ON FUNCTION billing.invoice_changes(billing.subscriptions, boolean, boolean, boolean, timestamptz) IS
-'Invoices what changes of a subscription, given as it was before them, have left: usage of metered items that were just
-removed, or (closes) all usage whose price or period is over; and (takes) the prorations that wait for an invoice. It is a
-draft, or final at once (finalizes). Returns the invoice; NULL when there is nothing to put on one. Internal.';
+'Invoices what changes of a subscription, given as it was before them, have left: usage of metered items that were
+just removed, or (closes) all usage whose price or period is over; and (takes) the prorations that wait for an
+invoice. It is a draft, or final at once (finalizes). Returns the invoice; NULL when there is nothing to put on one.
+Internal.';

@@ -2,7 +2,7 @@
 
 CREATE FUNCTION billing.open_charges(item text, at timestamptz)
 RETURNS TABLE (price text, quantity numeric, amount bigint, charged tstzrange, open tstzrange)
-LANGUAGE sql STABLE AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     WITH charges AS (
         SELECT l.kind, l.price, l.quantity, l.amount - l.discount_amount AS amount, l.period_start, l.period_end,
                coalesce(x.created, i.created) AS created, right(coalesce(x.id, l.id), 32) AS place
@@ -81,8 +81,9 @@ $$;
 COMMENT ON FUNCTION billing.charge_remaining(billing.subscriptions, text, timestamptz, timestamptz, timestamptz) IS
 'Charges a licensed item, as it is now, for part of its period, by its share of the whole. Internal.';
 
-CREATE FUNCTION billing.usage_since(subscription billing.subscriptions, item text, as_of timestamptz) RETURNS timestamptz
-LANGUAGE sql STABLE AS $$
+CREATE FUNCTION billing.usage_since(subscription billing.subscriptions, item text, as_of timestamptz)
+RETURNS timestamptz
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT least(as_of, greatest(
         i.starts_at, ($1).start_date, ($1).trial_end,
         lower(billing.period_containing(
@@ -93,8 +94,8 @@ LANGUAGE sql STABLE AS $$
     WHERE i.id = $2
 $$;
 COMMENT ON FUNCTION billing.usage_since(billing.subscriptions, text, timestamptz) IS
-'Since when usage of a metered item at its present price is not on an invoice yet, at a time in its current period. That
-time itself where none is billed, as in a trial. Internal.';
+'Since when usage of a metered item at its present price is not on an invoice yet, at a time in its current period.
+That time itself where none is billed, as in a trial. Internal.';
 
 CREATE FUNCTION billing.keep_usage(subscription billing.subscriptions, item text, as_of timestamptz) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$

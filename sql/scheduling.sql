@@ -46,7 +46,8 @@ BEGIN
         made.status := 'not_started';
         made.phases := billing.resolved_phases(
             definition -> 'phases',
-            coalesce((definition ->> 'start_date')::timestamptz, (definition #>> '{phases,0,start_date}')::timestamptz, as_of),
+            coalesce((definition ->> 'start_date')::timestamptz,
+                     (definition #>> '{phases,0,start_date}')::timestamptz, as_of),
             made.customer);
         made.next_phase_at := made.phases #>> '{0,start_date}';
     END IF;
@@ -56,16 +57,17 @@ BEGIN
     RETURN made.id;
 END $$;
 COMMENT ON FUNCTION billing.create_subscription_schedule(jsonb, text, timestamptz) IS
-'Schedules what a subscription is to become, and returns the schedule''s id: the one given, or a new one (sub_sched_...). As in
-Stripe''s API: customer, start_date (a time or "now"), end_behavior (release, cancel), 1 to 10 phases, each with items, an end_date, a
-duration or iterations of its shortest interval (default 1), proration_behavior, trial or trial_end, billing_cycle_anchor
-(automatic, phase_start), default_tax_rates, discounts, billing_thresholds, metadata; or from_subscription, whose current period
-is the first phase. A first phase that has begun by as_of starts its subscription at once. Errors: 23503 unknown customer or
-price; 23505 the id exists; 55000 a subscription that ends or has a schedule; 22023 phases that overlap, leave a gap or have no
-length, and all that create_subscription refuses; 0A000 a field that is not built; 22004 NULL.';
+'Schedules what a subscription is to become, and returns the schedule''s id: the one given, or a new one
+(sub_sched_...). As in Stripe''s API: customer, start_date (a time or "now"), end_behavior (release, cancel), 1 to
+10 phases, each with items, an end_date, a duration or iterations of its shortest interval (default 1),
+proration_behavior, trial or trial_end, billing_cycle_anchor (automatic, phase_start), default_tax_rates, discounts,
+billing_thresholds, metadata; or from_subscription, whose current period is the first phase. A first phase that has
+begun by as_of starts its subscription at once. Errors: 23503 unknown customer or price; 23505 the id exists; 55000
+a subscription that ends or has a schedule; 22023 phases that overlap, leave a gap or have no length, and all that
+create_subscription refuses; 0A000 a field that is not built; 22004 NULL.';
 
 CREATE FUNCTION billing.phase_of_subscription(subscription billing.subscriptions) RETURNS jsonb
-LANGUAGE sql STABLE SET timezone = 'UTC' AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
     SELECT jsonb_strip_nulls(jsonb_build_object(
         'start_date', ($1).current_period_start, 'end_date', ($1).current_period_end,
         'proration_behavior', ($1).proration_behavior, 'currency', ($1).currency,
@@ -87,6 +89,9 @@ DECLARE
     current jsonb;
     planned jsonb;
     running integer;
+    -- What says when a phase is, or how it begins, changes nothing in the middle of it.
+    untouched constant text[] := ARRAY['start_date', 'end_date', 'trial_end', 'proration_behavior',
+                                       'billing_cycle_anchor'];
 BEGIN
     PERFORM billing.require_argument('changes', changes);
     wanted := billing.subscription_schedule_definition(changes::text, true);
@@ -106,12 +111,13 @@ BEGIN
         IF found.status = 'active' AND (planned #>> ARRAY[running::text, 'end_date'])::timestamptz <= as_of THEN
             RAISE EXCEPTION 'phases[0], the current one, ends at %, which is not after as_of %',
                     planned #>> ARRAY[running::text, 'end_date'], as_of
-                USING ERRCODE = 'invalid_parameter_value', HINT = 'What was cannot be changed; give it a later end_date.';
+                USING ERRCODE = 'invalid_parameter_value',
+                      HINT = 'What was cannot be changed; give it a later end_date.';
         END IF;
     END IF;
     UPDATE billing.subscription_schedules h
     SET phases = planned,
-        next_phase_at = (planned #>> ARRAY[running::text, CASE found.status WHEN 'active' THEN 'end_date' ELSE 'start_date' END]
+        next_phase_at = (planned -> running ->> CASE found.status WHEN 'active' THEN 'end_date' ELSE 'start_date' END
                         )::timestamptz,
         end_behavior = coalesce(wanted ->> 'end_behavior', h.end_behavior),
         default_settings = coalesce(wanted -> 'default_settings', h.default_settings),
@@ -120,13 +126,13 @@ BEGIN
         error = NULL
     WHERE h.id = found.id;
     IF found.status = 'active'
-       AND (planned -> running) - ARRAY['start_date', 'end_date', 'trial_end', 'proration_behavior', 'billing_cycle_anchor']
-           <> current - ARRAY['start_date', 'end_date', 'trial_end', 'proration_behavior', 'billing_cycle_anchor']
+       AND (planned -> running) - untouched <> current - untouched
     THEN
         PERFORM billing.change_subscription(
             s, billing.changes_of_phase(
                 s, (planned -> running) - ARRAY['trial_end', 'billing_cycle_anchor']
-                   || jsonb_build_object('proration_behavior', coalesce(wanted -> 'proration_behavior', '"create_prorations"')),
+                   || jsonb_build_object('proration_behavior',
+                                         coalesce(wanted -> 'proration_behavior', '"create_prorations"')),
                 coalesce(wanted -> 'default_settings', found.default_settings), current ? 'discounts'), as_of)
         FROM billing.subscriptions s WHERE s.id = found.subscription;
     END IF;
@@ -134,10 +140,10 @@ BEGIN
     RETURN found.id;
 END $$;
 COMMENT ON FUNCTION billing.update_subscription_schedule(text, jsonb, timestamptz) IS
-'Changes a schedule at as_of and returns its id: phases (those that are over stay; the first one given is the current one, and what
-it says differently changes the subscription at once, with proration_behavior), end_behavior, default_settings, metadata. Errors:
-42704 unknown; 55000 one that has ended; 22023 a current phase that ends by as_of, and all that create_subscription_schedule
-refuses; 22004 NULL.';
+'Changes a schedule at as_of and returns its id: phases (those that are over stay; the first one given is the
+current one, and what it says differently changes the subscription at once, with proration_behavior), end_behavior,
+default_settings, metadata. Errors: 42704 unknown; 55000 one that has ended; 22023 a current phase that ends by
+as_of, and all that create_subscription_schedule refuses; 22004 NULL.';
 
 CREATE FUNCTION billing.cancel_subscription_schedule(
     schedule text, invoice_now boolean DEFAULT true, prorate boolean DEFAULT true, as_of timestamptz DEFAULT now()
@@ -157,9 +163,9 @@ BEGIN
     RETURN found.id;
 END $$;
 COMMENT ON FUNCTION billing.cancel_subscription_schedule(text, boolean, boolean, timestamptz) IS
-'Cancels a schedule and the subscription that it manages, at as_of, and returns its id. As in Stripe the last invoice is made at
-once (invoice_now) and unused time given back (prorate), unless said otherwise. Errors: 42704 unknown; 55000 one that has
-ended; 22023 as_of before the current period or infinite; 22004 NULL.';
+'Cancels a schedule and the subscription that it manages, at as_of, and returns its id. As in Stripe the last
+invoice is made at once (invoice_now) and unused time given back (prorate), unless said otherwise. Errors: 42704
+unknown; 55000 one that has ended; 22023 as_of before the current period or infinite; 22004 NULL.';
 
 CREATE FUNCTION billing.release_subscription_schedule(schedule text, as_of timestamptz DEFAULT now()) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -175,13 +181,13 @@ BEGIN
     RETURN found.id;
 END $$;
 COMMENT ON FUNCTION billing.release_subscription_schedule(text, timestamptz) IS
-'Ends a schedule at as_of and returns its id: its subscription goes on as it is. Errors: 42704 unknown; 55000 one that has
-ended; 22023 as_of before its creation or infinite; 22004 NULL.';
+'Ends a schedule at as_of and returns its id: its subscription goes on as it is. Errors: 42704 unknown; 55000 one
+that has ended; 22023 as_of before its creation or infinite; 22004 NULL.';
 
 CREATE FUNCTION billing.changes_of_phase(
     subscription billing.subscriptions, phase jsonb, default_settings jsonb, had_discounts boolean
 ) RETURNS jsonb
-LANGUAGE sql STABLE AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT jsonb_build_object(
         'archived_too', true,
         'items', (SELECT coalesce(jsonb_agg(jsonb_build_object('id', i.id, 'deleted', true)), '[]'::jsonb)
@@ -192,7 +198,8 @@ LANGUAGE sql STABLE AS $$
                                    || CASE WHEN i.id IS NULL THEN jsonb_build_object('price', n.value ->> 'price')
                                            ELSE jsonb_build_object('id', i.id) END
                                    || CASE WHEN i.quantity IS NULL THEN '{}'::jsonb
-                                           ELSE jsonb_build_object('quantity', coalesce(n.value -> 'quantity', '1'::jsonb)) END
+                                           ELSE jsonb_build_object(
+                                               'quantity', coalesce(n.value -> 'quantity', '1'::jsonb)) END
                                    || CASE WHEN i.tax_rates IS NULL OR n.value ? 'tax_rates' THEN '{}'::jsonb
                                            ELSE '{"tax_rates": null}'::jsonb END
                                    ORDER BY n.place)
@@ -212,8 +219,8 @@ LANGUAGE sql STABLE AS $$
                             'trial_end'))
 $$;
 COMMENT ON FUNCTION billing.changes_of_phase(billing.subscriptions, jsonb, jsonb, boolean) IS
-'What a phase changes of a subscription, in the form of a normalised update: its items become those of the phase, an item
-whose price stays being the same item. Internal.';
+'What a phase changes of a subscription, in the form of a normalised update: its items become those of the phase, an
+item whose price stays being the same item. Internal.';
 
 CREATE FUNCTION billing.advance_schedule(schedule text, as_of timestamptz, raises boolean DEFAULT false) RETURNS text[]
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
@@ -257,8 +264,8 @@ BEGIN
     RETURN drafts;
 END $$;
 COMMENT ON FUNCTION billing.advance_schedule(text, timestamptz, boolean) IS
-'Carries out the phases of a schedule that begin, and its end, up to as_of, each as of its own time, and returns the drafts
-made on the way. A phase that cannot begin leaves its error in the schedule, unless raises. Internal.';
+'Carries out the phases of a schedule that begin, and its end, up to as_of, each as of its own time, and returns the
+drafts made on the way. A phase that cannot begin leaves its error in the schedule, unless raises. Internal.';
 
 CREATE FUNCTION billing.begin_phase(
     schedule billing.subscription_schedules, managed billing.subscriptions, at timestamptz
@@ -300,8 +307,8 @@ BEGIN
                    AND i.billing_reason = 'subscription_update');
 END $$;
 COMMENT ON FUNCTION billing.begin_phase(billing.subscription_schedules, billing.subscriptions, timestamptz) IS
-'Begins the next phase of a schedule at a time up to which its subscription, locked, was invoiced; or ends the schedule after its
-last one. Returns drafts made for that. Internal.';
+'Begins the next phase of a schedule at a time up to which its subscription, locked, was invoiced; or ends the
+schedule after its last one. Returns drafts made for that. Internal.';
 
 CREATE FUNCTION billing.apply_due_changes(as_of timestamptz, subscription text DEFAULT NULL) RETURNS text[]
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
@@ -329,5 +336,6 @@ BEGIN
     RETURN drafts;
 END $$;
 COMMENT ON FUNCTION billing.apply_due_changes(timestamptz, text) IS
-'Does what is due to subscriptions (one, or NULL for all) by as_of besides their invoices: incomplete ones expire 23 hours after
-their creation, phases of schedules begin. Returns the drafts made on the way. Called before billing.make_drafts. Internal.';
+'Does what is due to subscriptions (one, or NULL for all) by as_of besides their invoices: incomplete ones expire 23
+hours after their creation, phases of schedules begin. Returns the drafts made on the way. Called before
+billing.make_drafts. Internal.';

@@ -47,7 +47,7 @@ BEGIN
         RAISE EXCEPTION '% % is after as_of %',
                 CASE WHEN backdated IS NULL THEN 'start_date' ELSE 'backdate_start_date' END, made.start_date, as_of
             USING ERRCODE = 'invalid_parameter_value',
-                  HINT = 'Create the subscription when it starts, or schedule it with billing.create_subscription_schedule.';
+                  HINT = 'Create it when it starts, or schedule it with billing.create_subscription_schedule.';
     ELSIF made.trial_end <= made.start_date THEN
         RAISE EXCEPTION 'trial_end % is not after the start, %', made.trial_end, made.start_date
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Leave trial_end out for no trial.';
@@ -56,7 +56,8 @@ BEGIN
         PERFORM billing.require_tax_rates(made.default_tax_rates);
     END IF;
 
-    made.currency := coalesce(definition ->> 'currency', (SELECT p.currency FROM billing.prices p WHERE p.id = prices[1]));
+    made.currency := coalesce(definition ->> 'currency',
+                              (SELECT p.currency FROM billing.prices p WHERE p.id = prices[1]));
     FOR item IN
         SELECT i.value ->> 'price' AS price, (i.value ->> 'quantity')::bigint AS quantity,
                billing.text_array(i.value -> 'tax_rates') AS tax_rates,
@@ -102,17 +103,18 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION billing.create_subscription(billing.subscription, text, timestamptz) IS
 'Starts a subscription at its start_date (default as_of) and returns its id: the one given, or a new one (sub_...).
-Its licensed items are invoiced at once for the first period, which ends at the first boundary of billing_cycle_anchor
-(default: the trial''s end, else the start) and is prorated by the second when it is shorter than a whole one; usage
-never is. Until trial_end licensed items are free ("Free trial" lines of 0) and usage is not billed. A start_date in the
-past is caught up by generate_invoices, period by period; a backdate_start_date by the first invoice, whose anchor then
-is as_of. With payment_behavior it is incomplete until that invoice is paid, for at most 23 hours. Errors: 23503
-unknown customer, price or tax rate; 23505 the id exists; 55000 archived price; 22003 an amount beyond bigint; 22023
-one-time price, a metered price with a quantity, another currency, intervals that are no multiples of the shortest, a
-start after as_of, trial_end or cancel_at not after the start, more than 250 backdated lines; 0A000 a field that is not
-built; 22004 NULL.';
+Its licensed items are invoiced at once for the first period, which ends at the first boundary of
+billing_cycle_anchor (default: the trial''s end, else the start) and is prorated by the second when it is shorter
+than a whole one; usage never is. Until trial_end licensed items are free ("Free trial" lines of 0) and usage is not
+billed. A start_date in the past is caught up by generate_invoices, period by period; a backdate_start_date by the
+first invoice, whose anchor then is as_of. With payment_behavior it is incomplete until that invoice is paid, for at
+most 23 hours. Errors: 23503 unknown customer, price or tax rate; 23505 the id exists; 55000 archived price; 22003
+an amount beyond bigint; 22023 one-time price, a metered price with a quantity, another currency, intervals that are
+no multiples of the shortest, a start after as_of, trial_end or cancel_at not after the start, more than 250
+backdated lines; 0A000 a field that is not built; 22004 NULL.';
 
-CREATE FUNCTION billing.text_array(list jsonb) RETURNS text[] LANGUAGE sql IMMUTABLE AS $$
+CREATE FUNCTION billing.text_array(list jsonb) RETURNS text[]
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT array_agg(e.value ORDER BY e.place) FROM jsonb_array_elements_text(
         CASE jsonb_typeof(list) WHEN 'array' THEN list ELSE '[]' END) WITH ORDINALITY e (value, place)
 $$;
@@ -150,8 +152,8 @@ BEGIN
         subscription.interval_count * CASE subscription."interval" WHEN 'month' THEN 1 ELSE 12 END);
 END $$;
 COMMENT ON FUNCTION billing.first_anchor(billing.subscriptions, jsonb) IS
-'The billing_cycle_anchor of a subscription that is being created. Errors: 22023 a configuration by day of the month for
-days or weeks. Internal.';
+'The billing_cycle_anchor of a subscription that is being created. Errors: 22023 a configuration by day of the month
+for days or weeks. Internal.';
 
 CREATE FUNCTION billing.cancellation_time(
     subscription billing.subscriptions, prices text[], cancel_at text, at timestamptz
@@ -161,7 +163,7 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UT
 DECLARE
     ends record;
 BEGIN
-    IF cancellation_time.cancel_at IS NULL OR cancellation_time.cancel_at NOT IN ('min_period_end', 'max_period_end') THEN
+    IF coalesce(cancellation_time.cancel_at, '') NOT IN ('min_period_end', 'max_period_end') THEN
         RETURN cancellation_time.cancel_at::timestamptz;
     END IF;
     subscription.cancel_at := NULL;
@@ -182,7 +184,8 @@ DECLARE
     item record;
 BEGIN
     IF definition ? 'discounts' THEN
-        PERFORM billing.set_discounts('subscription', discount_subscription.subscription, definition -> 'discounts', as_of);
+        PERFORM billing.set_discounts(
+            'subscription', discount_subscription.subscription, definition -> 'discounts', as_of);
     END IF;
     FOR item IN
         SELECT t.id, i.value -> 'discounts' AS discounts
@@ -266,8 +269,9 @@ BEGIN
     END IF;
 END $$;
 COMMENT ON FUNCTION billing.make_first_invoice(billing.subscriptions, timestamptz) IS
-'Makes a subscription''s first invoice, if there is anything to put on one, and finalizes it unless it is to be sent. Of a
-backdated subscription it holds every period since the start, usage too. Errors: 22023 more than 250 lines. Internal.';
+'Makes a subscription''s first invoice, if there is anything to put on one, and finalizes it unless it is to be
+sent. Of a backdated subscription it holds every period since the start, usage too. Errors: 22023 more than 250
+lines. Internal.';
 
 CREATE FUNCTION billing.finalize_now(drafts text[], as_of timestamptz) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -279,8 +283,10 @@ BEGIN
       AND (s.status = 'unpaid' OR billing.collection_paused(s, i.created) = 'keep_as_draft');
     PERFORM billing.finalize_drafts(ARRAY(
         SELECT i.id FROM billing.invoices i
-        WHERE i.id = ANY (finalize_now.drafts) AND i.auto_advance AND i.finalization_error IS NULL), finalize_now.as_of);
-    PERFORM billing.settle_invoice(i.id, CASE p.behavior WHEN 'void' THEN 'void' ELSE 'uncollectible' END, i.finalized_at)
+        WHERE i.id = ANY (finalize_now.drafts) AND i.auto_advance
+          AND i.finalization_error IS NULL), finalize_now.as_of);
+    PERFORM billing.settle_invoice(
+        i.id, CASE p.behavior WHEN 'void' THEN 'void' ELSE 'uncollectible' END, i.finalized_at)
     FROM billing.invoices i JOIN billing.subscriptions s ON s.id = i.subscription
     CROSS JOIN LATERAL billing.collection_paused(s, i.created) p (behavior)
     WHERE i.id = ANY (finalize_now.drafts) AND i.status = 'open' AND p.behavior IN ('void', 'mark_uncollectible');
@@ -290,7 +296,7 @@ COMMENT ON FUNCTION billing.finalize_now(text[], timestamptz) IS
 stay drafts, or are voided or marked uncollectible. Internal.';
 
 CREATE FUNCTION billing.collection_paused(subscription billing.subscriptions, at timestamptz) RETURNS text
-LANGUAGE sql STABLE AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT CASE WHEN ($1).pause_resumes_at IS NULL OR $2 < ($1).pause_resumes_at THEN ($1).pause_behavior END
 $$;
 COMMENT ON FUNCTION billing.collection_paused(billing.subscriptions, timestamptz) IS

@@ -22,7 +22,7 @@ CREATE TABLE billing.subscription_schedules (
     released_at timestamptz,
     error text,
     CONSTRAINT subscription_schedules_started_with_phase
-        CHECK ((status = 'not_started') <= (current_phase IS NULL) AND (status <> 'active' OR current_phase IS NOT NULL)),
+        CHECK ((status <> 'not_started' OR current_phase IS NULL) AND (status <> 'active' OR current_phase IS NOT NULL)),
     CONSTRAINT subscription_schedules_running_have_next
         CHECK ((status IN ('not_started', 'active')) = (next_phase_at IS NOT NULL)),
     CONSTRAINT subscription_schedules_active_has_subscription CHECK (status <> 'active' OR subscription IS NOT NULL),
@@ -35,8 +35,8 @@ CREATE INDEX subscription_schedules_next_phase_at_idx ON billing.subscription_sc
 CREATE UNIQUE INDEX subscription_schedules_subscription_key ON billing.subscription_schedules (subscription)
     WHERE status = 'active';
 COMMENT ON TABLE billing.subscription_schedules IS
-'What subscriptions are to become: phases, one after another without a gap, which generate_invoices carries out in their time.
-Made and changed by functions only.';
+'What subscriptions are to become: phases, one after another without a gap, which generate_invoices carries out in
+their time. Made and changed by functions only.';
 COMMENT ON COLUMN billing.subscription_schedules.id IS 'The application''s own id, or one made here (sub_sched_...).';
 COMMENT ON COLUMN billing.subscription_schedules.customer IS 'Whose subscription it is about.';
 COMMENT ON COLUMN billing.subscription_schedules.subscription IS
@@ -60,8 +60,8 @@ COMMENT ON COLUMN billing.subscription_schedules.canceled_at IS 'When it was can
 COMMENT ON COLUMN billing.subscription_schedules.completed_at IS 'When it was completed; else NULL.';
 COMMENT ON COLUMN billing.subscription_schedules.released_at IS 'When it was released; else NULL.';
 COMMENT ON COLUMN billing.subscription_schedules.error IS
-'Why its next phase could not begin, such as a coupon that has expired; it is tried again by every run. NULL: nothing is
-wrong.';
+'Why its next phase could not begin, such as a coupon that has expired; it is tried again by every run. NULL:
+nothing is wrong.';
 COMMENT ON INDEX billing.subscription_schedules_next_phase_at_idx IS 'Finds the phases that are due.';
 COMMENT ON INDEX billing.subscription_schedules_subscription_key IS 'A subscription has one schedule at a time.';
 SELECT pg_catalog.pg_extension_config_dump('billing.subscription_schedules', '');
@@ -87,7 +87,7 @@ BEGIN
             RAISE EXCEPTION 'phases[%] starts at %, not at %, where % ends', phase.place, begins, ends,
                     CASE phase.place WHEN 0 THEN 'what is before it' ELSE format('phases[%s]', phase.place - 1) END
                 USING ERRCODE = 'invalid_parameter_value',
-                      HINT = 'Phases follow one another, without gaps and without overlaps; start_date may be left out.';
+                      HINT = 'Phases follow one another without gaps and overlaps; start_date may be left out.';
         END IF;
         currency := coalesce(currency, phase.value ->> 'currency', (
             SELECT p.currency FROM billing.prices p WHERE p.id = phase.value #>> '{items,0,price}'));
@@ -100,15 +100,14 @@ BEGIN
         LOOP
             PERFORM billing.require_price(item.price, item.quantity, currency, true);
         END LOOP;
-        SELECT make_interval(days => p.interval_count * CASE p."interval" WHEN 'day' THEN 1 WHEN 'week' THEN 7 ELSE 0 END,
-                             months => p.interval_count * CASE p."interval" WHEN 'month' THEN 1 WHEN 'year' THEN 12 ELSE 0 END)
-        INTO length
+        SELECT (p.interval_count || p."interval")::interval INTO length
         FROM billing.shortest_interval(ARRAY(
             SELECT i.value ->> 'price' FROM jsonb_array_elements(phase.value -> 'items') i (value))) p;
         ends := CASE
             WHEN phase.value ? 'end_date' THEN (phase.value ->> 'end_date')::timestamptz
             WHEN phase.value ? 'duration'
-                THEN begins + ((phase.value #>> '{duration,interval_count}') || (phase.value #>> '{duration,interval}'))::interval
+                THEN begins + concat(phase.value #> '{duration,interval_count}',
+                                     phase.value #>> '{duration,interval}')::interval
             ELSE begins + coalesce((phase.value ->> 'iterations')::integer, 1) * length END;
         trial := CASE WHEN phase.value ? 'trial' THEN ends ELSE (phase.value ->> 'trial_end')::timestamptz END;
         IF ends <= begins THEN
@@ -125,8 +124,9 @@ BEGIN
     RETURN resolved;
 END $$;
 COMMENT ON FUNCTION billing.resolved_phases(jsonb, timestamptz, text) IS
-'Phases with their dates worked out, the first from a start on. Errors: 22023 phases that overlap, leave a gap, or end before
-they start; a trial beyond its phase; prices that no subscription takes together; 23503 unknown prices. Internal.';
+'Phases with their dates worked out, the first from a start on. Errors: 22023 phases that overlap, leave a gap, or
+end before they start; a trial beyond its phase; prices that no subscription takes together; 23503 unknown prices.
+Internal.';
 
 CREATE FUNCTION billing.lock_schedule(schedule text) RETURNS billing.subscription_schedules
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -169,5 +169,5 @@ BEGIN
     RETURN found;
 END $$;
 COMMENT ON FUNCTION billing.running_schedule(text, timestamptz) IS
-'Locks a schedule that is to change at as_of, after the phases that began by then, and returns it. Errors: 42704 unknown;
-55000 ended; 22023 as_of before its creation or infinite; 22004 NULL. Internal.';
+'Locks a schedule that is to change at as_of, after the phases that began by then, and returns it. Errors: 42704
+unknown; 55000 ended; 22023 as_of before its creation or infinite; 22004 NULL. Internal.';

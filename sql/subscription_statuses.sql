@@ -15,25 +15,26 @@ BEGIN
           (('incomplete', 'active'), ('active', 'past_due'), ('active', 'unpaid'), ('past_due', 'active'),
            ('past_due', 'unpaid'), ('unpaid', 'active'), ('unpaid', 'past_due'))
     THEN
-        UPDATE billing.subscriptions s SET status = set_subscription_status.status, next_invoice_at = s.current_period_end
+        UPDATE billing.subscriptions s
+        SET status = set_subscription_status.status, next_invoice_at = s.current_period_end
         WHERE s.id = found.id;
     ELSE
-        RAISE EXCEPTION 'subscription "%" is % and cannot become %', found.id, found.status, set_subscription_status.status
+        RAISE EXCEPTION 'subscription "%" is % and cannot become %',
+                found.id, found.status, set_subscription_status.status
             USING ERRCODE = 'object_not_in_prerequisite_state',
                   HINT = CASE set_subscription_status.status
                       WHEN 'paused' THEN 'Use billing.pause_subscription.'
                       WHEN 'canceled' THEN 'Use billing.cancel_subscription.'
                       WHEN 'trialing' THEN 'Use billing.update_subscription with trial_end.'
-                      ELSE 'From incomplete to active or incomplete_expired; between active, past_due and unpaid; a paused '
-                           'one with billing.resume_subscription.' END;
+                      ELSE 'From incomplete to active or incomplete_expired, and between active, past_due and unpaid.' END;
     END IF;
     RETURN found.id;
 END $$;
 COMMENT ON FUNCTION billing.set_subscription_status(text, text, timestamptz) IS
-'Notes what the application knows of the payment of a subscription, and returns its id: past_due; unpaid (from then on
-its invoices stay drafts until finalize_invoice); active again; incomplete_expired of an incomplete one. Errors: 42704 unknown
-subscription; 55000 a change that is not possible, naming both statuses; 22023 as_of before the current period or infinite;
-22004 NULL.';
+'Notes what the application knows of the payment of a subscription, and returns its id: past_due; unpaid (from then
+on its invoices stay drafts until finalize_invoice); active again; incomplete_expired of an incomplete one. Errors:
+42704 unknown subscription; 55000 a change that is not possible, naming both statuses; 22023 as_of before the
+current period or infinite; 22004 NULL.';
 
 CREATE FUNCTION billing.invoice_was_paid(invoice text, as_of timestamptz) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -55,7 +56,8 @@ CREATE FUNCTION billing.pause_subscription(subscription text, as_of timestamptz 
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
-    found billing.subscriptions := billing.current_subscription(pause_subscription.subscription, pause_subscription.as_of);
+    found billing.subscriptions := billing.current_subscription(
+        pause_subscription.subscription, pause_subscription.as_of);
 BEGIN
     IF found.status NOT IN ('trialing', 'active', 'past_due', 'unpaid') THEN
         RAISE EXCEPTION 'subscription "%" is % and cannot become paused', found.id, found.status
@@ -72,8 +74,9 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION billing.pause_subscription(text, timestamptz) IS
 'Stops the billing of a subscription at as_of until it is resumed, and returns its id. Its usage until then is on an
-invoice, a draft at first; what is used while it is paused is never billed. Errors: 42704 unknown subscription; 55000 one that is not
-trialing, active, past_due or unpaid; 22023 as_of before the current period or infinite; 22004 NULL.';
+invoice, a draft at first; what is used while it is paused is never billed. Errors: 42704 unknown subscription;
+55000 one that is not trialing, active, past_due or unpaid; 22023 as_of before the current period or infinite; 22004
+NULL.';
 
 CREATE FUNCTION billing.resume_subscription(
     subscription text, billing_cycle_anchor text DEFAULT 'now', proration_behavior text DEFAULT 'create_prorations',
@@ -140,8 +143,8 @@ BEGIN
     RETURN found.id;
 END $$;
 COMMENT ON FUNCTION billing.resume_subscription(text, text, text, timestamptz) IS
-'Goes on with a paused subscription at as_of and returns its id. With billing_cycle_anchor now a new period starts, for which
-licensed items are charged as a whole and what is left of time paid before is given back (not with proration_behavior none);
-unchanged: time paid before is used up, and other time charged by the second up to the next boundary. The invoice is made and
-final at once. What was used while it was paused is not billed. Errors: 42704 unknown subscription; 55000 not paused; 22023 an
-unknown word, as_of before the pause or infinite; 22004 NULL.';
+'Goes on with a paused subscription at as_of and returns its id. With billing_cycle_anchor now a new period starts,
+for which licensed items are charged as a whole and what is left of time paid before is given back (not with
+proration_behavior none); unchanged: time paid before is used up, and other time charged by the second up to the
+next boundary. The invoice is made and final at once. What was used while it was paused is not billed. Errors: 42704
+unknown subscription; 55000 not paused; 22023 an unknown word, as_of before the pause or infinite; 22004 NULL.';

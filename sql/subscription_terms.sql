@@ -1,7 +1,7 @@
 -- What a subscription may be made of: its prices, their currency and their intervals.
 
 CREATE FUNCTION billing.price_terms(price billing.prices, currency text) RETURNS billing.price
-LANGUAGE sql STABLE AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT CASE WHEN ($1).currency = $2 THEN ($1).price ELSE billing.price_in_currency(($1).price, $2) END
 $$;
 COMMENT ON FUNCTION billing.price_terms(billing.prices, text) IS
@@ -45,8 +45,8 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION billing.require_price(text, bigint, text, boolean) IS
 'The price that a new item, or an item''s new price, names, if a subscription of that currency may have it in that
-quantity. Errors: 23503 unknown; 55000 archived, unless archived_too; 22023 one-time, metered with a quantity, another currency; 22003 an
-amount beyond bigint. Internal.';
+quantity. Errors: 23503 unknown; 55000 archived, unless archived_too; 22023 one-time, metered with a quantity,
+another currency; 22003 an amount beyond bigint. Internal.';
 
 CREATE FUNCTION billing.shortest_interval(prices text[], OUT "interval" text, OUT interval_count integer)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -58,9 +58,9 @@ BEGIN
     FOR other IN
         SELECT p.id, p."interval", p.interval_count, u.days, u.months
         FROM billing.prices p
-        CROSS JOIN LATERAL (SELECT CASE p."interval" WHEN 'day' THEN p.interval_count WHEN 'week' THEN 7 * p.interval_count END,
-                                   CASE p."interval" WHEN 'month' THEN p.interval_count WHEN 'year' THEN 12 * p.interval_count END
-        ) u (days, months)
+        CROSS JOIN LATERAL (
+            SELECT p.interval_count * CASE p."interval" WHEN 'day' THEN 1 WHEN 'week' THEN 7 END,
+                   p.interval_count * CASE p."interval" WHEN 'month' THEN 1 WHEN 'year' THEN 12 END) u (days, months)
         WHERE p.id = ANY (shortest_interval.prices)
         ORDER BY coalesce(u.days, 28 * u.months), p.id
     LOOP

@@ -210,9 +210,11 @@ macro_rules! stories {
 }
 
 stories! {
-    beyond_bigint cancel grace intervals late_usage late_usage_ignored late_usage_volume licensed_and_metered minimum_maximum
-    minor_units month_end
-    price_models quantity_change send_invoice settle stub time_zone trial void_waives
+    always_invoice anchor_config anchor_now backdate beyond_bigint cancel cancel_variants grace incomplete
+    interval_change intervals items late_usage late_usage_ignored late_usage_volume licensed_and_metered
+    minimum_maximum minor_units mixed_intervals month_end pause_collection paused price_models price_swap
+    price_swap_metered proration_date quantity_change schedule schedule_changes send_invoice settle stub time_zone
+    trial trial_changes void_waives
 }
 
 /// Meter `calls`, customer `acme`, and prices `seat` (500, licensed), `call` (graduated, metered) and `package` (metered).
