@@ -208,7 +208,7 @@ fn phase(given: &mut Object) -> Result<Value, Invalid> {
             behavior.map(|behavior| json!(word(PRORATION_BEHAVIORS, behavior))),
         ),
         ("start_date", time::take(given, "start_date")?.map(time::print)),
-        ("trial", trial.then(|| json!(true))),
+        ("trial", Some(json!(true)).filter(|_| trial)),
         ("trial_end", time::take(given, "trial_end")?.map(time::print)),
     ]));
     Ok(Value::Object(phase))

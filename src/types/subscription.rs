@@ -212,7 +212,8 @@ impl StripeObject for Subscription {
 
         let (cancel_at, cancel_at_period_end) = cancellation(&mut subscription, returned)?;
         let (collection_method, days_until_due) = collection(&mut subscription)?;
-        let (backdate_start_date, start_date) = starts(&mut subscription)?;
+        let backdate_start_date = backdate(&mut subscription)?;
+        let start_date = time::take(&mut subscription, "start_date")?;
         let (trial_end, trial_period_days) = trial(&mut subscription, start_date)?;
         let (billing_cycle_anchor, billing_cycle_anchor_config) = anchor(&mut subscription, returned)?;
         Ok(Self {
@@ -381,8 +382,8 @@ fn cancellation(subscription: &mut Object, returned: bool) -> Result<(Option<Can
     }
 }
 
-/// `backdate_start_date`, which is invoiced at once, and `start_date`, from which on period after period is invoiced.
-fn starts(subscription: &mut Object) -> Result<(Option<DateTime<Utc>>, Option<DateTime<Utc>>), Invalid> {
+/// What a start is that is invoiced at once: from `start_date` on period after period is.
+fn backdate(subscription: &mut Object) -> Result<Option<DateTime<Utc>>, Invalid> {
     const FIELD: &str = "backdate_start_date";
     for other in [
         "start_date",
@@ -394,10 +395,7 @@ fn starts(subscription: &mut Object) -> Result<(Option<DateTime<Utc>>, Option<Da
             subscription.refuse(FIELD, &format!("must not be given together with {other}"))?;
         }
     }
-    Ok((
-        time::take(subscription, FIELD)?,
-        time::take(subscription, "start_date")?,
-    ))
+    time::take(subscription, FIELD)
 }
 
 fn anchor(subscription: &mut Object, returned: bool) -> Result<(Option<DateTime<Utc>>, Option<AnchorConfig>), Invalid> {
