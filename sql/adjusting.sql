@@ -1,10 +1,12 @@
 -- Adjusting: from the amounts of lines to what is owed, by discounts, credit and tax, in this order. Amounts are computed by one pure
 -- function (src/adjustment), called once for each invoice that has any of them; everything else is choosing, for many at once.
+-- Locks follow those of invoicing: subscriptions, invoices, then discounts by id, credit grants by id, and after them what numbers and
+-- balances need.
 
 CREATE FUNCTION billing.adjust_amounts(invoice jsonb)
     RETURNS TABLE (line bigint, discount_amount bigint, discount_amounts jsonb, credit_amount bigint, credit_amounts jsonb,
                    tax_amount bigint, taxes jsonb)
-    AS 'MODULE_PATHNAME', 'adjust_amounts_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
+    AS 'MODULE_PATHNAME', 'adjust_amounts_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE ROWS 5;
 COMMENT ON FUNCTION billing.adjust_amounts(jsonb) IS
     'Discounts, credit and tax of one invoice, exact before each rounding, one row a line (from 1). The invoice: {"created", "tax_exempt", '
     '"lines": [{"amount", "discountable", "item", "product", "price", "metered", "period_end", "tax_rates": [id]}], '
@@ -26,7 +28,7 @@ COMMENT ON INDEX billing.invoice_lines_adjusted_idx IS 'Finds the drafts from wh
 CREATE FUNCTION billing.adjusted_lines(invoices billing.invoices[], lines billing.invoice_lines[])
 RETURNS TABLE (line text, discount_amount bigint, discount_amounts jsonb, credit_amount bigint, credit_amounts jsonb,
                tax_amount bigint, taxes jsonb)
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
     delay interval := billing.setting_interval('finalization_delay');
@@ -39,7 +41,8 @@ BEGIN
         JOIN billing.customers c ON c.id = i.customer
         LEFT JOIN billing.subscriptions s ON s.id = i.subscription
     ), parts AS MATERIALIZED (
-        SELECT l.id, l.invoice, l.amount, l.discountable, l.subscription_item, l.price, p.product, l.period_end,
+        SELECT l.id, l.invoice, coalesce(l.amount, 0) AS amount, coalesce(l.discountable, true) AS discountable,
+               l.subscription_item, l.price, p.product, l.period_end,
                l.kind IN ('usage', 'late_usage') AND l.subscription_item IS NOT NULL AS metered,
                coalesce(nullif(x.tax_rates, '{}'), nullif(t.tax_rates, '{}'), d.default_tax_rates, '{}') AS tax_rates,
                row_number() OVER (PARTITION BY l.invoice ORDER BY l.id) AS place
@@ -113,11 +116,41 @@ END $$;
 COMMENT ON FUNCTION billing.adjusted_lines(billing.invoices[], billing.invoice_lines[]) IS
 'The discounts, credit and tax of the lines of some invoices, which need not stand in any table: of an invoice, id,
 customer, subscription, currency, period_end, created and default_tax_rates count; of a line, id, invoice,
-subscription_item, invoice_item, price, kind, amount, discountable and period_end; ids sort in the order of the lines. tax_amount is NULL where it is beyond bigint.
-Previews and drafts come here. Internal.';
+subscription_item, invoice_item, price, kind, amount, discountable and period_end; ids sort in the order of the lines.
+tax_amount is NULL where it is beyond bigint. Previews and drafts come here. Internal.';
+
+CREATE FUNCTION billing.adjusted_preview(
+    subscription billing.subscriptions, created timestamptz, lines billing.invoice_lines[]
+) RETURNS SETOF billing.invoice_lines
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    invoice billing.invoices;
+    numbered billing.invoice_lines[];
+BEGIN
+    invoice.id := 'preview';
+    invoice.customer := subscription.customer;
+    invoice.subscription := subscription.id;
+    invoice.currency := subscription.currency;
+    invoice.period_end := created;
+    invoice.created := created;
+    -- Lines that are not written yet have no ids to tell them by.
+    numbered := ARRAY(
+        SELECT jsonb_populate_record(adjusted_preview.lines[n],
+                   jsonb_build_object('id', lpad(n::text, 10, '0'), 'invoice', 'preview'))
+        FROM generate_series(1, cardinality(adjusted_preview.lines)) n ORDER BY n);
+    RETURN QUERY
+    SELECT r.* FROM billing.adjusted_lines(ARRAY[invoice], numbered) a
+    JOIN LATERAL (SELECT adjusted_preview.lines[a.line::integer] AS line) o ON true
+    CROSS JOIN LATERAL jsonb_populate_record(o.line, to_jsonb(a) - 'line') r
+    ORDER BY a.line;
+END $$;
+COMMENT ON FUNCTION billing.adjusted_preview(billing.subscriptions, timestamptz, billing.invoice_lines[]) IS
+'The lines of an invoice of a subscription that is not made yet, in their order, with the discounts, credit and tax that
+it would have if it were made at a time; ids stay as they are. tax_amount is NULL where it is beyond bigint. Internal.';
 
 CREATE FUNCTION billing.adjust_drafts(invoices text[]) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
     delay interval := billing.setting_interval('finalization_delay');
@@ -214,7 +247,7 @@ cannot hold gets one. Credit is not used by this: several drafts may show the sa
 Internal.';
 
 CREATE FUNCTION billing.redeem_discounts(invoices text[]) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
     pending text[];
@@ -258,7 +291,7 @@ COMMENT ON FUNCTION billing.redeem_discounts(text[]) IS
 the others are adjusted and added up again. Before billing.apply_credits. The caller holds their locks. Internal.';
 
 CREATE FUNCTION billing.apply_credits(invoices text[], as_of timestamptz DEFAULT NULL) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
     delay interval := billing.setting_interval('finalization_delay');

@@ -22,7 +22,8 @@ COMMENT ON COLUMN billing.billing_runs.updated_at IS 'When its last batch was co
 COMMENT ON COLUMN billing.billing_runs.finished_at IS 'When it ended; NULL while it runs, and when it was broken off.';
 COMMENT ON COLUMN billing.billing_runs.pid IS 'The server process that runs it.';
 COMMENT ON COLUMN billing.billing_runs.total IS
-'Period ends and drafts that were due when it began; other sessions may take some of them, and more may come.';
+'Period ends, and drafts that are there or come of them, that were due when it began; other sessions may take some of
+them, and later periods of the same subscriptions may come.';
 COMMENT ON COLUMN billing.billing_runs.done IS 'Period ends and drafts that it has dealt with.';
 COMMENT ON COLUMN billing.billing_runs.made IS 'Invoices that it has made.';
 COMMENT ON COLUMN billing.billing_runs.finalized IS 'Drafts that it has finalized.';
@@ -31,15 +32,21 @@ SELECT pg_catalog.pg_extension_config_dump('billing.billing_runs', '');
 CREATE VIEW billing.billing_progress AS
 SELECT r.id, r.as_of, r.started_at, r.finished_at,
        CASE WHEN r.finished_at IS NOT NULL THEN 'finished'
-            WHEN a.pid IS NOT NULL THEN 'running' ELSE 'broken off' END AS state,
+            WHEN k.pid IS NOT NULL THEN 'running' ELSE 'broken off' END AS state,
        greatest(r.total, r.done) AS total, r.done, r.made, r.finalized,
        round(r.done / nullif(extract(epoch FROM coalesce(r.finished_at, r.updated_at) - r.started_at), 0), 1) AS per_second,
-       CASE WHEN r.finished_at IS NULL AND a.pid IS NOT NULL AND r.done > 0
+       CASE WHEN r.finished_at IS NULL AND k.pid IS NOT NULL AND r.done > 0
             THEN r.updated_at + (r.updated_at - r.started_at) * ((greatest(r.total, r.done) - r.done)::float8 / r.done)
        END AS estimated_end
 FROM billing.billing_runs r
-LEFT JOIN pg_catalog.pg_stat_activity a
-       ON a.pid = r.pid AND a.datname = pg_catalog.current_database() AND a.backend_start <= r.started_at
+-- A backend that lives may long do something else: each transaction of a run holds a lock of its name.
+LEFT JOIN LATERAL (
+    SELECT l.pid FROM pg_catalog.pg_locks l
+    CROSS JOIN LATERAL (SELECT pg_catalog.hashtextextended(r.id, 0)) h (key)
+    WHERE r.finished_at IS NULL AND l.pid = r.pid AND l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+      AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
+      AND l.classid = (h.key >> 32 & 4294967295)::oid AND l.objid = (h.key & 4294967295)::oid
+) k ON true
 ORDER BY r.started_at DESC;
 COMMENT ON VIEW billing.billing_progress IS
 'Runs of billing.run_billing, the latest first: what they have done of what was due, how fast, and when they will be
@@ -70,10 +77,13 @@ BEGIN
         RAISE EXCEPTION 'batch_size % is below 1', start_billing_run.batch_size
             USING ERRCODE = 'invalid_parameter_value', HINT = 'It is the number of subscriptions in a transaction.';
     END IF;
-    PERFORM billing.roll_up();
+    PERFORM pg_advisory_xact_lock(hashtextextended(run, 0));
+    PERFORM billing.roll_up(), billing.lock_usage();
     INSERT INTO billing.billing_runs (id, as_of, started_at, updated_at, pid, total)
     SELECT run, start_billing_run.as_of, clock_timestamp(), clock_timestamp(), pg_backend_pid(),
-           (SELECT count(*) FROM billing.subscriptions s WHERE s.next_invoice_at <= start_billing_run.as_of)
+           -- A period that ended long enough ago leaves a draft to finalize, too.
+           (SELECT count(*) + count(*) FILTER (WHERE s.next_invoice_at <= ripe)
+            FROM billing.subscriptions s WHERE s.next_invoice_at <= start_billing_run.as_of)
            + (SELECT count(*) FROM billing.invoices i WHERE i.status = 'draft' AND i.auto_advance AND i.created <= ripe);
     drafts := billing.apply_due_changes(start_billing_run.as_of) || billing.bill_thresholds(start_billing_run.as_of);
     -- What could not be rated when it was last tried: its usage may have been corrected since.
@@ -98,6 +108,7 @@ DECLARE
     drafts text[] := '{}';
     due text[] := '{}';
 BEGIN
+    PERFORM pg_advisory_xact_lock(hashtextextended(bill_batch.run, 0));
     SELECT r.as_of INTO until FROM billing.billing_runs r WHERE r.id = bill_batch.run;
     PERFORM billing.lock_usage();
     subscriptions := ARRAY(

@@ -209,7 +209,7 @@ BEGIN
                 made.expires_at, made.effective_at, as_of
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Leave expires_at out for a grant that never expires.';
     END IF;
-    -- Two sessions at once do not both make the hundredth. Customers are locked before their grants, everywhere.
+    -- Two sessions at once do not both make the hundredth.
     PERFORM FROM billing.customers c WHERE c.id = made.customer FOR NO KEY UPDATE;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'customer "%" does not exist', made.customer

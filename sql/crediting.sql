@@ -24,7 +24,7 @@ BEGIN ATOMIC
                  l.tax_amount - coalesce(c.tax_amount, 0) AS tax,
                  CASE WHEN l.taxes IS NULL THEN 0 ELSE billing.exclusive_tax(l.taxes) END
                      - coalesce(c.exclusive_tax_amount, 0) AS exclusive_tax
-          FROM billing.invoice_lines l LEFT JOIN billing.credited_lines(invoice) c ON c.invoice_line = l.id
+          FROM billing.invoice_lines l LEFT JOIN billing.credited_lines(creditable_lines.invoice) c ON c.invoice_line = l.id
           WHERE l.invoice = creditable_lines.invoice) r
     ORDER BY r.id;
 END;
@@ -83,9 +83,10 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
     WITH parts AS (
         -- The amount by what is left of each line; a line below zero takes its part off the others.
-        SELECT c.*, billing.share(amount, (sum(c.net) OVER w)::bigint, (sum(c.net) OVER ())::bigint)
-                    - billing.share(amount, (sum(c.net) OVER w - c.net)::bigint, (sum(c.net) OVER ())::bigint) AS part
-        FROM billing.creditable_lines(invoice) c WINDOW w AS (ORDER BY c.invoice_line)
+        SELECT c.*, billing.share(credit_lines_of_amount.amount, (sum(c.net) OVER w)::bigint, (sum(c.net) OVER ())::bigint)
+                    - billing.share(credit_lines_of_amount.amount, (sum(c.net) OVER w - c.net)::bigint,
+                                    (sum(c.net) OVER ())::bigint) AS part
+        FROM billing.creditable_lines(credit_lines_of_amount.invoice) c WINDOW w AS (ORDER BY c.invoice_line)
     ), taxed AS (
         -- Exclusive tax first, within what leaves the rest of the line enough to be taken from.
         SELECT p.*, (p.net - p.exclusive_tax_amount)::bigint AS untaxed,
@@ -119,7 +120,7 @@ RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
-    definition jsonb;
+    request jsonb;
     found billing.invoices;
     note_id text := coalesce(create_credit_note.id, billing.generate_id('cn'));
     remaining bigint;
@@ -134,8 +135,8 @@ DECLARE
     notes bigint;
 BEGIN
     PERFORM billing.require_argument('credit_note', credit_note);
-    definition := billing.normalised_bill('credit_note', credit_note::text);
-    found := billing.lock_invoice(definition ->> 'invoice', as_of);
+    request := billing.normalised_bill('credit_note', credit_note::text);
+    found := billing.lock_invoice(request ->> 'invoice', as_of);
     IF found.status NOT IN ('open', 'paid') THEN
         RAISE EXCEPTION 'invoice "%" is %, and only open or paid ones are credited', found.id, found.status
             USING ERRCODE = 'object_not_in_prerequisite_state',
@@ -143,14 +144,14 @@ BEGIN
                          ELSE 'What is not asked for need not be credited.' END;
     END IF;
     remaining := greatest(found.total, 0) - found.pre_payment_credit_notes_amount - found.post_payment_credit_notes_amount;
-    IF definition ? 'lines' THEN
-        lines := ARRAY(SELECT l FROM billing.credit_lines(found.id, definition -> 'lines') l);
-    ELSIF (definition ->> 'amount')::bigint NOT BETWEEN 1 AND remaining THEN
+    IF request ? 'lines' THEN
+        lines := ARRAY(SELECT l FROM billing.credit_lines(found.id, request -> 'lines') l);
+    ELSIF (request ->> 'amount')::bigint NOT BETWEEN 1 AND remaining THEN
         RAISE EXCEPTION 'amount % for invoice "%", of which % of % are left to credit',
-                definition ->> 'amount', found.id, remaining, found.total
+                request ->> 'amount', found.id, remaining, found.total
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Credit notes take off at most the total.';
     ELSE
-        lines := ARRAY(SELECT l FROM billing.credit_lines_of_amount(found.id, (definition ->> 'amount')::bigint) l);
+        lines := ARRAY(SELECT l FROM billing.credit_lines_of_amount(found.id, (request ->> 'amount')::bigint) l);
     END IF;
     SELECT sum(l.amount) AS subtotal, sum(l.discount_amount) AS discount, sum(l.credit_grant_amount) AS credit_grant,
            sum(l.tax_amount) AS tax, sum(l.exclusive_tax_amount) AS exclusive_tax,
@@ -164,9 +165,9 @@ BEGIN
 
     pre := least(CASE found.status WHEN 'open' THEN found.amount_remaining ELSE 0 END, sums.amount);
     post := sums.amount - pre;
-    refund := coalesce((definition ->> 'refund_amount')::bigint, 0);
-    credit := coalesce((definition ->> 'credit_amount')::bigint, 0);
-    out_of_band := coalesce((definition ->> 'out_of_band_amount')::bigint, 0);
+    refund := coalesce((request ->> 'refund_amount')::bigint, 0);
+    credit := coalesce((request ->> 'credit_amount')::bigint, 0);
+    out_of_band := coalesce((request ->> 'out_of_band_amount')::bigint, 0);
     IF refund::numeric + credit + out_of_band <> post THEN
         RAISE EXCEPTION 'refund_amount, credit_amount and out_of_band_amount are % in all, not the % beyond what is left to pay',
                 refund::numeric + credit + out_of_band, post
@@ -202,8 +203,8 @@ BEGIN
                 found.number || '-CN-' || CASE WHEN notes < 99 THEN lpad((notes + 1)::text, 2, '0')
                                                ELSE (notes + 1)::text END,
                 sums.amount, sums.subtotal, sums.discount, sums.credit_grant, sums.tax, sums.exclusive_tax, pre, post,
-                refund, credit, out_of_band, definition ->> 'reason', definition ->> 'memo',
-                coalesce(definition -> 'metadata', '{}'), cardinality(lines), create_credit_note.as_of)
+                refund, credit, out_of_band, request ->> 'reason', request ->> 'memo',
+                coalesce(request -> 'metadata', '{}'), cardinality(lines), create_credit_note.as_of)
     )
     INSERT INTO billing.credit_note_lines
         (credit_note, invoice_line, description, amount, discount_amount, credit_grant_amount, tax_amount,

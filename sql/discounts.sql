@@ -86,7 +86,9 @@ BEGIN
     start_at := as_of;
     CASE object_kind
         WHEN 'customer' THEN
-            SELECT c.id INTO customer FROM billing.customers c WHERE c.id = object_id FOR NO KEY UPDATE;
+            -- Not the row: finalization locks discounts before customers.
+            PERFORM pg_advisory_xact_lock(hashtextextended(object_id, hashtext('billing.discounts')));
+            SELECT c.id INTO customer FROM billing.customers c WHERE c.id = object_id;
         WHEN 'subscription' THEN
             -- One made with its first discounts and a start in the past has them from its start.
             SELECT s.customer, s.currency, s.status,

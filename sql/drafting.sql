@@ -35,15 +35,16 @@ COMMENT ON FUNCTION billing.make_drafts(timestamptz, text) IS
 period that has any lines, rated with what is known now. Returns the drafts. The caller has called billing.lock_usage()
 or billing.roll_up(). Internal.';
 
-CREATE FUNCTION billing.billed_before(item text, price text, period_start timestamptz) RETURNS numeric
+CREATE FUNCTION billing.billed_before(item text, price text, period_start timestamptz, invoice text) RETURNS numeric
 LANGUAGE sql STABLE AS $$
     SELECT coalesce(sum(l.amount), 0)
     FROM billing.invoice_lines l JOIN billing.invoices i ON i.id = l.invoice
-    WHERE l.subscription_item = $1 AND l.period_start = $3 AND l.price = $2 AND l.kind = 'usage'
-      AND i.billing_reason = 'subscription_threshold' AND i.regenerated_as IS NULL
+    WHERE l.subscription_item = $1 AND l.period_start = $3 AND l.price = $2 AND l.kind IN ('usage', 'late_usage')
+      AND l.invoice IS DISTINCT FROM $4 AND i.regenerated_as IS NULL
 $$;
-COMMENT ON FUNCTION billing.billed_before(text, text, timestamptz) IS
-'What threshold invoices have billed of the usage of an item at a price since the start of its period. Internal.';
+COMMENT ON FUNCTION billing.billed_before(text, text, timestamptz, text) IS
+'What invoices other than this one have billed of the usage of an item at a price, of the period that starts then: threshold
+invoices, and late usage where an invoice is made anew. Internal.';
 
 CREATE FUNCTION billing.next_lines(subscriptions text[], as_of timestamptz DEFAULT NULL)
 RETURNS TABLE (of_subscription text, section integer, created timestamptz, sorted_by text, subscription_item text,
@@ -83,7 +84,7 @@ BEGIN
     )
     SELECT u.of_subscription, 1, i.created, u.subscription_item, u.subscription_item, u.price, 'usage', l.label, q.quantity,
            CASE WHEN t.subscription IS NULL THEN a.amount
-                ELSE (a.amount - billing.billed_before(u.subscription_item, u.price, u.period_start))::bigint END,
+                ELSE (a.amount - billing.billed_before(u.subscription_item, u.price, u.period_start, NULL))::bigint END,
            u.period_start, u.period_end, false, NULL, true
     FROM usage u
     JOIN quantities q USING (place)
@@ -168,7 +169,11 @@ BEGIN
     FROM lines l JOIN headers h ON (h.subscription).id = l.of_subscription
     WHERE l.invoice_item IS NOT NULL;
     IF items IS NOT NULL THEN
+        -- Somebody may have changed, taken or deleted one meanwhile: then its line follows, and a draft of no other line goes.
         PERFORM billing.take_items(items, items_for);
+        made := ARRAY(SELECT i.id FROM billing.invoices i WHERE i.id = ANY (made) ORDER BY i.id);
+        PERFORM billing.total_drafts(
+            ARRAY(SELECT i.id FROM billing.invoices i WHERE i.id = ANY (items_for) AND i.finalization_error IS NULL));
     END IF;
 
     UPDATE billing.subscriptions s
@@ -204,10 +209,10 @@ BEGIN
     WITH usage AS MATERIALIZED (
         SELECT row_number() OVER () AS place, l.id, l.invoice, l.subscription_item, l.price, l.quantity, l.amount,
                l.period_start, l.period_end, i.customer, i.currency,
-               i.billing_reason <> 'subscription_threshold'
-                   AND EXISTS (SELECT FROM billing.invoices t
-                               WHERE t.subscription = i.subscription AND t.billing_reason = 'subscription_threshold')
-                   AS thresholds
+               i.from_invoice IS NOT NULL
+                   OR EXISTS (SELECT FROM billing.invoices t
+                              WHERE t.subscription = i.subscription AND t.billing_reason = 'subscription_threshold')
+                   AS billed_in_parts
         FROM billing.invoice_lines l JOIN billing.invoices i ON i.id = l.invoice
         WHERE l.invoice = ANY (rate_drafts.invoices) AND l.kind = 'usage'
     ), quantities AS MATERIALIZED (
@@ -219,8 +224,9 @@ BEGIN
     ), rated AS MATERIALIZED (
         SELECT u.id, u.invoice, u.quantity AS old_quantity, u.amount AS old_amount, q.quantity,
                billing.usage_amount(p, u.currency, q.quantity)
-                   - CASE WHEN u.thresholds THEN billing.billed_before(u.subscription_item, u.price, u.period_start)
-                          ELSE 0 END AS amount
+                   - CASE WHEN u.billed_in_parts
+                          THEN billing.billed_before(u.subscription_item, u.price, u.period_start, u.invoice) ELSE 0 END
+                   AS amount
         FROM usage u JOIN quantities q USING (place) JOIN billing.prices p ON p.id = u.price
     ), changed AS (
         UPDATE billing.invoice_lines l SET quantity = r.quantity, amount = coalesce(r.amount, 0)

@@ -37,6 +37,15 @@ GRANT EXECUTE ON FUNCTION
     TO billing_recorder;
 
 GRANT SELECT ON ALL TABLES IN SCHEMA billing TO billing_reader;
+DO $$
+DECLARE
+    part regclass;
+BEGIN
+    -- Partitions are read through their table.
+    FOR part IN SELECT c.oid FROM pg_catalog.pg_class c WHERE c.relnamespace = 'billing'::regnamespace AND c.relispartition LOOP
+        EXECUTE pg_catalog.format('REVOKE ALL ON %s FROM billing_reader', part);
+    END LOOP;
+END $$;
 
 GRANT EXECUTE ON ALL ROUTINES IN SCHEMA billing TO billing_admin;
 GRANT INSERT, UPDATE ON billing.customers, billing.products, billing.meters, billing.prices, billing.alerts,

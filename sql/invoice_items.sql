@@ -88,12 +88,12 @@ BEGIN
         WHERE n.id IS NULL
            -- From waiting, from a draft, or from the void invoice that a draft replaces; to a draft, or to wait again.
            OR n.invoice IS DISTINCT FROM o.invoice
-              AND NOT (coalesce(was.status = 'draft' OR was.regenerated_as = n.invoice, true)
-                       AND coalesce(is_now.status = 'draft', true)
+              AND NOT ((o.invoice IS NULL OR was.status = 'draft' OR coalesce(was.regenerated_as = n.invoice, false))
+                       AND (n.invoice IS NULL OR is_now.status = 'draft')
                        AND to_jsonb(n) - 'invoice' = to_jsonb(o) - 'invoice')
            OR n.invoice IS NOT DISTINCT FROM o.invoice
               AND to_jsonb(n) IS DISTINCT FROM to_jsonb(o)
-              AND NOT (o.kind = 'item' AND coalesce(was.status = 'draft', true)
+              AND NOT (o.kind = 'item' AND (o.invoice IS NULL OR was.status = 'draft')
                        AND (n.customer, n.currency, n.kind, n.created, n.belongs_to_invoice)
                            = (o.customer, o.currency, o.kind, o.created, o.belongs_to_invoice)
                        AND n.subscription IS NOT DISTINCT FROM o.subscription)
@@ -150,17 +150,35 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = for
 #variable_conflict use_column
 DECLARE
     taken bigint;
+    emptied text[];
 BEGIN
+    PERFORM FROM billing.invoice_items x WHERE x.id = ANY (take_items.items) AND x.invoice IS NULL
+    ORDER BY x.id FOR NO KEY UPDATE;
     UPDATE billing.invoice_items x SET invoice = t.invoice
     FROM unnest(take_items.items, take_items.invoices) t (item, invoice)
     WHERE x.id = t.item AND x.invoice IS NULL;
     GET DIAGNOSTICS taken = ROW_COUNT;
-    IF taken <> cardinality(take_items.items) THEN
-        RAISE EXCEPTION 'another session took % of % invoice items', cardinality(take_items.items) - taken,
-                cardinality(take_items.items)
-            USING ERRCODE = 'serialization_failure', HINT = 'Try again.';
+    -- Changed since the caller read it.
+    UPDATE billing.invoice_lines l
+    SET price = x.price, description = x.description, quantity = x.quantity, amount = x.amount,
+        period_start = x.period_start, period_end = x.period_end, discountable = x.discountable
+    FROM billing.invoice_items x
+    WHERE x.id = ANY (take_items.items) AND x.kind = 'item' AND l.invoice_item = x.id AND l.invoice = x.invoice
+      AND (l.price, l.description, l.quantity, l.amount, l.period_start, l.period_end, l.discountable) IS DISTINCT FROM
+          (x.price, x.description, x.quantity, x.amount, x.period_start, x.period_end, x.discountable);
+    IF taken < cardinality(take_items.items) THEN
+        -- A one-off invoice, or a deletion, was faster.
+        WITH lost AS (
+            DELETE FROM billing.invoice_lines l USING unnest(take_items.items, take_items.invoices) t (item, invoice)
+            WHERE l.invoice_item = t.item AND l.invoice = t.invoice
+              AND NOT EXISTS (SELECT FROM billing.invoice_items x WHERE x.id = t.item AND x.invoice = t.invoice)
+            RETURNING l.invoice
+        )
+        SELECT array_agg(l.invoice) INTO emptied FROM lost l;
+        DELETE FROM billing.invoices i
+        WHERE i.id = ANY (emptied) AND NOT EXISTS (SELECT FROM billing.invoice_lines l WHERE l.invoice = i.id);
     END IF;
 END $$;
 COMMENT ON FUNCTION billing.take_items(text[], text[]) IS
-'Notes which draft carries each of some waiting items. The caller adds the lines. Errors: 40001 one waits no more.
-Internal.';
+'Notes which draft carries each of some waiting items. The caller has added their lines: that of an item which waits no
+more is taken off again, and a draft without lines is deleted. Internal.';

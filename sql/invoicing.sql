@@ -49,7 +49,9 @@ BEGIN
     SELECT coalesce(array_agg(d.id), '{}') INTO due
     FROM (SELECT i.id FROM billing.invoices i
           WHERE i.status = 'draft' AND i.auto_advance AND i.created <= ripe
-            AND (i.subscription = ANY (subscriptions) OR i.subscription IS NULL)
+            AND (i.subscription = ANY (subscriptions)
+                 -- One that waits for a correction is not what a run has left to do.
+                 OR i.subscription IS NULL AND (drafts_due.batch_size IS NULL OR i.finalization_error IS NULL))
           ORDER BY i.id FOR NO KEY UPDATE) d;
     RETURN due;
 END $$;
@@ -66,7 +68,7 @@ DECLARE
     due text[];
 BEGIN
     PERFORM billing.require_time('as_of', as_of);
-    PERFORM billing.roll_up();
+    PERFORM billing.roll_up(), billing.lock_usage();
     made := billing.apply_due_changes(generate_invoices.as_of)
          || billing.bill_thresholds(generate_invoices.as_of)
          || billing.make_drafts(generate_invoices.as_of);

@@ -110,7 +110,7 @@ RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
 #variable_conflict use_column
 DECLARE
-    definition jsonb;
+    request jsonb;
     draft billing.invoices;
     subscribed billing.subscriptions;
     item_currency text;
@@ -120,33 +120,33 @@ DECLARE
 BEGIN
     PERFORM billing.require_argument('item', item);
     PERFORM billing.require_time('as_of', as_of);
-    definition := billing.normalised_bill('invoice_item', item::text);
-    IF definition ? 'subscription' THEN
-        subscribed := billing.lock_subscription(definition ->> 'subscription');
-        IF subscribed.customer <> definition ->> 'customer' THEN
+    request := billing.normalised_bill('invoice_item', item::text);
+    IF request ? 'subscription' THEN
+        subscribed := billing.lock_subscription(request ->> 'subscription');
+        IF subscribed.customer <> request ->> 'customer' THEN
             RAISE EXCEPTION 'subscription "%" is of customer "%", not of "%"',
-                    subscribed.id, subscribed.customer, definition ->> 'customer'
+                    subscribed.id, subscribed.customer, request ->> 'customer'
                 USING ERRCODE = 'invalid_parameter_value', HINT = 'Name the customer''s own subscription, or none.';
         ELSIF subscribed.next_invoice_at IS NULL THEN
             RAISE EXCEPTION 'subscription "%" is % and has no next invoice', subscribed.id, subscribed.status
                 USING ERRCODE = 'object_not_in_prerequisite_state',
                       HINT = 'Leave the subscription out, or bill it with billing.create_invoice.';
-        ELSIF definition ? 'invoice' THEN
+        ELSIF request ? 'invoice' THEN
             RAISE EXCEPTION 'an invoice item with both an invoice ("%") and a subscription ("%")',
-                    definition ->> 'invoice', subscribed.id
+                    request ->> 'invoice', subscribed.id
                 USING ERRCODE = 'invalid_parameter_value', HINT = 'Name one of the two.';
         END IF;
-    ELSIF definition ? 'invoice' THEN
-        draft := billing.lock_draft(definition ->> 'invoice', as_of);
-        IF draft.customer <> definition ->> 'customer' THEN
+    ELSIF request ? 'invoice' THEN
+        draft := billing.lock_draft(request ->> 'invoice', as_of);
+        IF draft.customer <> request ->> 'customer' THEN
             RAISE EXCEPTION 'invoice "%" is of customer "%", not of "%"',
-                    draft.id, draft.customer, definition ->> 'customer'
+                    draft.id, draft.customer, request ->> 'customer'
                 USING ERRCODE = 'invalid_parameter_value', HINT = 'Name the customer''s own draft, or none.';
         END IF;
     END IF;
-    item_currency := coalesce(definition ->> 'currency', subscribed.currency, draft.currency,
-                              (SELECT p.currency FROM billing.prices p WHERE p.id = definition ->> 'price'));
-    IF item_currency IS NULL AND NOT definition ? 'price' THEN
+    item_currency := coalesce(request ->> 'currency', subscribed.currency, draft.currency,
+                              (SELECT p.currency FROM billing.prices p WHERE p.id = request ->> 'price'));
+    IF item_currency IS NULL AND NOT request ? 'price' THEN
         RAISE EXCEPTION 'an invoice item without a currency'
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Add "currency", such as "usd".';
     ELSIF item_currency <> coalesce(subscribed.currency, draft.currency) THEN
@@ -155,20 +155,20 @@ BEGIN
                 coalesce(subscribed.currency, draft.currency)
             USING ERRCODE = 'invalid_parameter_value', HINT = 'An invoice is in one currency.';
     END IF;
-    charge := billing.item_charge(definition, item_currency, as_of);
+    charge := billing.item_charge(request, item_currency, as_of);
 
     -- One after the other for a customer, so that the limit holds.
-    PERFORM FROM billing.customers c WHERE c.id = definition ->> 'customer' FOR NO KEY UPDATE;
+    PERFORM FROM billing.customers c WHERE c.id = request ->> 'customer' FOR NO KEY UPDATE;
     IF NOT FOUND THEN
-        RAISE EXCEPTION 'customer "%" does not exist', definition ->> 'customer'
+        RAISE EXCEPTION 'customer "%" does not exist', request ->> 'customer'
             USING ERRCODE = 'foreign_key_violation', HINT = 'Create it with billing.create_customer.';
     END IF;
     IF draft.id IS NULL THEN
         SELECT count(*) INTO waiting FROM billing.invoice_items x
-        WHERE x.customer = definition ->> 'customer' AND x.invoice IS NULL AND x.kind = 'item'
-          AND x.subscription IS NOT DISTINCT FROM definition ->> 'subscription' AND x.currency = item_currency;
+        WHERE x.customer = request ->> 'customer' AND x.invoice IS NULL AND x.kind = 'item'
+          AND x.subscription IS NOT DISTINCT FROM request ->> 'subscription' AND x.currency = item_currency;
         IF waiting >= 250 THEN
-            RAISE EXCEPTION 'customer "%" has % invoice items waiting already', definition ->> 'customer', waiting
+            RAISE EXCEPTION 'customer "%" has % invoice items waiting already', request ->> 'customer', waiting
                 USING ERRCODE = 'program_limit_exceeded', HINT = 'An invoice has at most 250 items added by hand.';
         END IF;
     END IF;
@@ -176,13 +176,13 @@ BEGIN
     INSERT INTO billing.invoice_items
         (id, customer, currency, subscription, price, kind, description, quantity, unit_amount, amount, period_start,
          period_end, created, discountable, tax_rates, metadata, invoice, belongs_to_invoice)
-    VALUES (item_id, definition ->> 'customer', item_currency, subscribed.id, charge.price, 'item', charge.description,
+    VALUES (item_id, request ->> 'customer', item_currency, subscribed.id, charge.price, 'item', charge.description,
             charge.quantity, charge.unit_amount, charge.amount,
-            coalesce((definition #>> '{period,start}')::timestamptz, as_of),
-            coalesce((definition #>> '{period,end}')::timestamptz, as_of), as_of,
-            coalesce((definition ->> 'discountable')::boolean, true),
-            (SELECT array_agg(t.id) FROM jsonb_array_elements_text(definition -> 'tax_rates') t (id)),
-            coalesce(definition -> 'metadata', '{}'), draft.id, draft.id IS NOT NULL)
+            coalesce((request #>> '{period,start}')::timestamptz, as_of),
+            coalesce((request #>> '{period,end}')::timestamptz, as_of), as_of,
+            coalesce((request ->> 'discountable')::boolean, true),
+            (SELECT array_agg(t.id) FROM jsonb_array_elements_text(request -> 'tax_rates') t (id)),
+            coalesce(request -> 'metadata', '{}'), draft.id, draft.id IS NOT NULL)
     ON CONFLICT (id) DO NOTHING;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'invoice item "%" exists already', item_id
@@ -244,43 +244,43 @@ CREATE FUNCTION billing.update_invoice_item(item text, changes jsonb, as_of time
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
 #variable_conflict use_column
 DECLARE
-    definition jsonb;
+    request jsonb;
     found billing.invoice_items;
     charge record;
 BEGIN
     PERFORM billing.require_argument('changes', changes);
-    definition := billing.normalised_bill('invoice_item_change', changes::text);
+    request := billing.normalised_bill('invoice_item_change', changes::text);
     found := billing.lock_invoice_item(update_invoice_item.item, update_invoice_item.as_of);
     -- What it costs is said anew as a whole, or stays.
-    IF definition ?| '{amount,price,unit_amount,quantity}' THEN
-        IF definition ? 'quantity' AND NOT definition ?| '{price,unit_amount}'
+    IF request ?| '{amount,price,unit_amount,quantity}' THEN
+        IF request ? 'quantity' AND NOT request ?| '{price,unit_amount}'
            AND found.price IS NULL AND found.unit_amount IS NULL THEN
-            RAISE EXCEPTION 'quantity % for invoice item "%", whose amount was given', definition ->> 'quantity', found.id
+            RAISE EXCEPTION 'quantity % for invoice item "%", whose amount was given', request ->> 'quantity', found.id
                 USING ERRCODE = 'invalid_parameter_value', HINT = 'Change the amount, or give a unit_amount too.';
         END IF;
         charge := billing.item_charge(
-            CASE WHEN definition ?| '{amount,price,unit_amount}' THEN '{}'
+            CASE WHEN request ?| '{amount,price,unit_amount}' THEN '{}'
                  ELSE jsonb_strip_nulls(jsonb_build_object('price', found.price, 'unit_amount', found.unit_amount)) END
-            || CASE WHEN definition ?| '{amount,quantity}' THEN '{}'
+            || CASE WHEN request ?| '{amount,quantity}' THEN '{}'
                     ELSE jsonb_build_object('quantity', found.quantity) END
-            || definition, found.currency, as_of);
+            || request, found.currency, as_of);
         UPDATE billing.invoice_items x
         SET price = charge.price, quantity = charge.quantity, unit_amount = charge.unit_amount, amount = charge.amount,
             -- Ours says the quantity; somebody else's stays.
-            description = CASE WHEN definition ? 'price' OR starts_with(x.description, x.quantity || ' × ')
+            description = CASE WHEN request ? 'price' OR starts_with(x.description, x.quantity || ' × ')
                                THEN charge.description ELSE x.description END
         WHERE x.id = found.id;
     END IF;
     UPDATE billing.invoice_items x
-    SET description = coalesce(definition ->> 'description', x.description),
-        discountable = coalesce((definition ->> 'discountable')::boolean, x.discountable),
-        period_start = coalesce((definition #>> '{period,start}')::timestamptz, x.period_start),
-        period_end = coalesce((definition #>> '{period,end}')::timestamptz, x.period_end),
-        tax_rates = CASE WHEN definition ? 'tax_rates'
-                         THEN (SELECT array_agg(t.id) FROM jsonb_array_elements_text(definition -> 'tax_rates') t (id))
+    SET description = coalesce(request ->> 'description', x.description),
+        discountable = coalesce((request ->> 'discountable')::boolean, x.discountable),
+        period_start = coalesce((request #>> '{period,start}')::timestamptz, x.period_start),
+        period_end = coalesce((request #>> '{period,end}')::timestamptz, x.period_end),
+        tax_rates = CASE WHEN request ? 'tax_rates'
+                         THEN (SELECT array_agg(t.id) FROM jsonb_array_elements_text(request -> 'tax_rates') t (id))
                          ELSE x.tax_rates END,
         metadata = (SELECT coalesce(jsonb_object_agg(m.key, m.value), '{}')
-                    FROM jsonb_each(x.metadata || coalesce(definition -> 'metadata', '{}')) m WHERE m.value <> '""')
+                    FROM jsonb_each(x.metadata || coalesce(request -> 'metadata', '{}')) m WHERE m.value <> '""')
     WHERE x.id = found.id;
     IF found.invoice IS NOT NULL THEN
         UPDATE billing.invoice_lines l
@@ -322,7 +322,7 @@ RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
 #variable_conflict use_column
 DECLARE
-    definition jsonb;
+    request jsonb;
     invoice_id text := coalesce(create_invoice.id, billing.generate_id('in'));
     with_pending boolean;
     invoice_currency text;
@@ -331,24 +331,21 @@ DECLARE
 BEGIN
     PERFORM billing.require_argument('invoice', invoice);
     PERFORM billing.require_time('as_of', as_of);
-    definition := billing.normalised_bill('invoice', invoice::text);
-    -- Its subscriptions take what waits too, so they wait, or are waited for.
-    PERFORM FROM billing.subscriptions s WHERE s.customer = definition ->> 'customer' ORDER BY s.id FOR NO KEY UPDATE;
-    PERFORM FROM billing.customers c WHERE c.id = definition ->> 'customer' FOR NO KEY UPDATE;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'customer "%" does not exist', definition ->> 'customer'
+    request := billing.normalised_bill('invoice', invoice::text);
+    IF NOT EXISTS (SELECT FROM billing.customers c WHERE c.id = request ->> 'customer') THEN
+        RAISE EXCEPTION 'customer "%" does not exist', request ->> 'customer'
             USING ERRCODE = 'foreign_key_violation', HINT = 'Create it with billing.create_customer.';
     END IF;
-    with_pending := coalesce(definition ->> 'pending_invoice_items_behavior',
-                             CASE WHEN definition ? 'lines' THEN 'exclude' ELSE 'include' END) = 'include';
-    invoice_currency := definition ->> 'currency';
+    with_pending := coalesce(request ->> 'pending_invoice_items_behavior',
+                             CASE WHEN request ? 'lines' THEN 'exclude' ELSE 'include' END) = 'include';
+    invoice_currency := request ->> 'currency';
     IF invoice_currency IS NULL THEN
         SELECT array_agg(DISTINCT c.currency) INTO currencies FROM (
             SELECT x.currency FROM billing.invoice_items x
-            WHERE with_pending AND x.customer = definition ->> 'customer' AND x.subscription IS NULL
+            WHERE with_pending AND x.customer = request ->> 'customer' AND x.subscription IS NULL
               AND x.invoice IS NULL AND x.created <= as_of
             UNION ALL
-            SELECT p.currency FROM jsonb_array_elements(definition -> 'lines') l
+            SELECT p.currency FROM jsonb_array_elements(request -> 'lines') l
             JOIN billing.prices p ON p.id = l.value ->> 'price') c;
         IF cardinality(currencies) = 1 THEN
             invoice_currency := currencies[1];
@@ -361,11 +358,11 @@ BEGIN
     INSERT INTO billing.invoices
         (id, customer, currency, period_start, period_end, created, billing_reason, collection_method, auto_advance,
          days_until_due, default_tax_rates, description, metadata)
-    VALUES (invoice_id, definition ->> 'customer', invoice_currency, as_of, as_of, as_of, 'manual',
-            coalesce(definition ->> 'collection_method', 'charge_automatically'),
-            coalesce((definition ->> 'auto_advance')::boolean, false), (definition ->> 'days_until_due')::integer,
-            (SELECT array_agg(t.id) FROM jsonb_array_elements_text(definition -> 'default_tax_rates') t (id)),
-            definition ->> 'description', coalesce(definition -> 'metadata', '{}'))
+    VALUES (invoice_id, request ->> 'customer', invoice_currency, as_of, as_of, as_of, 'manual',
+            coalesce(request ->> 'collection_method', 'charge_automatically'),
+            coalesce((request ->> 'auto_advance')::boolean, false), (request ->> 'days_until_due')::integer,
+            (SELECT array_agg(t.id) FROM jsonb_array_elements_text(request -> 'default_tax_rates') t (id)),
+            request ->> 'description', coalesce(request -> 'metadata', '{}'))
     ON CONFLICT (id) DO NOTHING;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'invoice "%" exists already', invoice_id
@@ -373,9 +370,12 @@ BEGIN
                   HINT = 'Create one with another id.';
     END IF;
     IF with_pending THEN
-        SELECT array_agg(x.id) INTO items FROM billing.invoice_items x
-        WHERE x.customer = definition ->> 'customer' AND x.subscription IS NULL AND x.invoice IS NULL
-          AND x.created <= as_of AND x.currency = invoice_currency;
+        -- What a subscription's invoice takes meanwhile waits no more.
+        SELECT array_agg(d.id) INTO items FROM (
+            SELECT x.id FROM billing.invoice_items x
+            WHERE x.customer = request ->> 'customer' AND x.subscription IS NULL AND x.invoice IS NULL
+              AND x.created <= as_of AND x.currency = invoice_currency
+            ORDER BY x.id FOR NO KEY UPDATE) d;
         IF items IS NOT NULL THEN
             PERFORM billing.take_items(items, array_fill(invoice_id, ARRAY[cardinality(items)]));
         END IF;
@@ -384,13 +384,13 @@ BEGIN
         INSERT INTO billing.invoice_items
             (customer, currency, price, kind, description, quantity, unit_amount, amount, period_start, period_end,
              created, discountable, tax_rates, metadata, invoice, belongs_to_invoice)
-        SELECT definition ->> 'customer', invoice_currency, c.price, 'item', c.description, c.quantity, c.unit_amount,
+        SELECT request ->> 'customer', invoice_currency, c.price, 'item', c.description, c.quantity, c.unit_amount,
                c.amount, coalesce((l.value #>> '{period,start}')::timestamptz, as_of),
                coalesce((l.value #>> '{period,end}')::timestamptz, as_of), as_of,
                coalesce((l.value ->> 'discountable')::boolean, true),
                (SELECT array_agg(t.id) FROM jsonb_array_elements_text(l.value -> 'tax_rates') t (id)),
                coalesce(l.value -> 'metadata', '{}'), invoice_id, true
-        FROM jsonb_array_elements(definition -> 'lines') WITH ORDINALITY l (value, place)
+        FROM jsonb_array_elements(request -> 'lines') WITH ORDINALITY l (value, place)
         CROSS JOIN LATERAL billing.item_charge(l.value, invoice_currency, as_of) c
         ORDER BY l.place
         RETURNING id

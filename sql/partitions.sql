@@ -31,6 +31,31 @@ ALTER TABLE billing.meter_event_partitions ENABLE ALWAYS TRIGGER meter_event_par
 COMMENT ON TRIGGER meter_event_partitions_announce_change ON billing.meter_event_partitions IS
     'Has every session that records read the list of partitions again.';
 
+CREATE TABLE billing.meter_event_filters (
+    partition text COLLATE "C" NOT NULL,
+    part integer NOT NULL,
+    parts integer NOT NULL,
+    bits bytea NOT NULL,
+    PRIMARY KEY (partition, part)
+);
+-- A row fills a page as it is: nothing to compress in it, and nothing to keep elsewhere.
+ALTER TABLE billing.meter_event_filters ALTER COLUMN bits SET STORAGE PLAIN;
+
+COMMENT ON TABLE billing.meter_event_filters IS
+    'Of each sealed partition a Bloom filter of its identities (customer, event_name, identifier), so that recording need not search '
+    'its index for events that are new. Derived from the events: not dumped, and made anew where it is missing.';
+COMMENT ON COLUMN billing.meter_event_filters.partition IS 'Name of the partition in schema billing.';
+COMMENT ON COLUMN billing.meter_event_filters.part IS 'Place of these bits within the filter, from 0.';
+COMMENT ON COLUMN billing.meter_event_filters.parts IS 'How many parts the filter has; it is used only if all are there.';
+COMMENT ON COLUMN billing.meter_event_filters.bits IS 'The bits.';
+SELECT pg_catalog.pg_extension_config_dump('billing.meter_event_filters', 'WHERE false');
+CREATE TRIGGER meter_event_filters_announce_change
+    AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON billing.meter_event_filters
+    FOR EACH STATEMENT EXECUTE FUNCTION billing.announce_change();
+ALTER TABLE billing.meter_event_filters ENABLE ALWAYS TRIGGER meter_event_filters_announce_change;
+COMMENT ON TRIGGER meter_event_filters_announce_change ON billing.meter_event_filters IS
+    'Has every session that records read the filters again.';
+
 CREATE FUNCTION billing.make_partition(lower_bound timestamptz, upper_bound timestamptz) RETURNS text
     LANGUAGE plpgsql VOLATILE STRICT SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO' SET timezone = 'UTC'
@@ -96,6 +121,33 @@ COMMENT ON FUNCTION billing.seal_partition(text) IS
     'Seals a partition whose time is over and in which nobody writes any more: records the range of its timestamps and indexes '
     'it by customer and time. Returns whether it did. 25001: not in a READ COMMITTED transaction.';
 
+CREATE FUNCTION billing.identity_filter(partition regclass, events bigint) RETURNS SETOF bytea
+    AS 'MODULE_PATHNAME', 'identity_filter_wrapper' LANGUAGE c VOLATILE STRICT;
+COMMENT ON FUNCTION billing.identity_filter(regclass, bigint) IS
+    'The parts, in order, of a Bloom filter of the identities in a partition, with room for that many events. Internal.';
+
+CREATE FUNCTION billing.filter_partition(partition text) RETURNS boolean
+    LANGUAGE plpgsql VOLATILE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    -- Nobody has written there since it was sealed, so this holds all of its events.
+    events bigint := (
+        SELECT p.event_count FROM billing.meter_event_partitions p
+        WHERE p.name = partition AND p.sealed_at IS NOT NULL AND p.dropped_at IS NULL
+          AND NOT EXISTS (SELECT FROM billing.meter_event_filters f WHERE f.partition = p.name));
+BEGIN
+    IF events IS NULL THEN
+        RETURN false;
+    END IF;
+    INSERT INTO billing.meter_event_filters (partition, part, parts, bits)
+    SELECT filter_partition.partition, f.nth - 1, count(*) OVER (), f.bits
+    FROM billing.identity_filter(format('billing.%I', partition)::regclass, events) WITH ORDINALITY AS f (bits, nth)
+    ON CONFLICT DO NOTHING;
+    RETURN true;
+END $$;
+COMMENT ON FUNCTION billing.filter_partition(text) IS
+    'Makes the filter of a sealed partition that has none. Returns whether it did.';
+
 CREATE FUNCTION billing.drop_old_partitions() RETURNS integer
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '200ms'
 AS $$
@@ -117,6 +169,7 @@ BEGIN
     LOOP
         BEGIN
             EXECUTE format('DROP TABLE billing.%I', partition);
+            EXECUTE 'DELETE FROM billing.meter_event_filters f WHERE f.partition = $1' USING partition;
             UPDATE billing.meter_event_partitions p SET dropped_at = clock_timestamp() WHERE p.name = partition;
             dropped := dropped + 1;
         EXCEPTION WHEN lock_not_available THEN
@@ -141,8 +194,11 @@ BEGIN
             SELECT billing.seal_partition(p.name) AS sealed FROM billing.meter_event_partitions p
             WHERE p.sealed_at IS NULL AND p.upper_bound <= clock_timestamp()
         ) s WHERE s.sealed);
+    PERFORM billing.filter_partition(p.name) FROM billing.meter_event_partitions p
+    WHERE p.sealed_at IS NOT NULL AND p.dropped_at IS NULL
+      AND NOT EXISTS (SELECT FROM billing.meter_event_filters f WHERE f.partition = p.name);
     RETURN changed + billing.drop_old_partitions();
 END $$;
 COMMENT ON FUNCTION billing.maintain_partitions() IS
-    'Makes the next partition, seals those whose time is over, drops those that billing.retention allows. The worker calls it; '
+    'Makes the next partition, seals those whose time is over and makes their filters, drops those that billing.retention allows. The worker calls it; '
     'anything else may. Returns how many partitions it changed.';

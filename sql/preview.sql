@@ -6,7 +6,6 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     found billing.subscriptions;
-    draft billing.invoices;
     lines billing.invoice_lines[];
 BEGIN
     PERFORM billing.require_argument('subscription', preview_invoice.subscription);
@@ -22,24 +21,16 @@ BEGIN
                 as_of, found.id, found.current_period_start
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Earlier periods are in billing.invoices.';
     END IF;
-    -- Ids of the moment, by which the adjusted lines are told apart.
     lines := ARRAY(
         SELECT jsonb_populate_record(NULL::billing.invoice_lines,
-                   '{"invoice": "", "discount_amount": 0, "credit_amount": 0, "tax_amount": 0}' || to_jsonb(l)
-                   || jsonb_build_object('id', lpad(row_number() OVER (
-                       ORDER BY l.section, l.created, l.sorted_by, l.period_start, l.price)::text, 9, '0')))
-        FROM billing.next_lines(ARRAY[found.id], as_of) l);
-    draft := jsonb_populate_record(NULL::billing.invoices, jsonb_build_object(
-        'id', '', 'customer', found.customer, 'subscription', found.id, 'currency', found.currency,
-        'period_start', found.current_period_start, 'period_end', found.current_period_end,
-        'created', found.current_period_end));
-    RETURN QUERY
-    SELECT (jsonb_populate_record(l, coalesce(to_jsonb(a), '{}') || '{"id": null, "invoice": null}')).*
-    FROM unnest(lines) l
-    LEFT JOIN billing.adjusted_lines(
-        CASE WHEN NOT EXISTS (SELECT FROM unnest(lines) b WHERE b.amount IS NULL) THEN ARRAY[draft] END, lines) a
-      ON a.line = l.id
-    ORDER BY l.id;
+                   '{"discount_amount": 0, "credit_amount": 0, "tax_amount": 0}' || to_jsonb(l))
+        FROM billing.next_lines(ARRAY[found.id], as_of) l
+        ORDER BY l.section, l.created, l.sorted_by, l.period_start, l.price);
+    IF EXISTS (SELECT FROM unnest(lines) l WHERE l.amount IS NULL) THEN
+        RETURN QUERY SELECT l.* FROM unnest(lines) l;
+    ELSE
+        RETURN QUERY SELECT l.* FROM billing.adjusted_preview(found, found.current_period_end, lines) l;
+    END IF;
 END $$;
 COMMENT ON FUNCTION billing.preview_invoice(text, timestamptz) IS
 'The lines that a subscription''s next invoice would have: of the first period not invoiced yet, whether it has ended

@@ -104,7 +104,12 @@ LANGUAGE sql STABLE ROWS 2 AS $$
         SELECT greatest(CASE WHEN (p."interval", p.interval_count)
                                   = (($1)."interval", ($1).interval_count)
                              THEN ($1).current_period_start
-                             ELSE greatest(lower(c.period), ($1).trial_end, ($1).start_date) END,
+                             -- The last invoice's end, where the anchor has moved since.
+                             ELSE greatest(lower(c.period), ($1).trial_end, ($1).start_date, (
+                                 SELECT max(l.period_end)
+                                 FROM billing.invoice_lines l JOIN billing.invoices v ON v.id = l.invoice
+                                 WHERE l.subscription_item = x.item AND l.kind = 'usage' AND v.regenerated_as IS NULL
+                                   AND v.billing_reason <> 'subscription_threshold')) END,
                         x.starts_at),
                least($2, x.ends_at)) w (period_start, period_end)
     WHERE w.period_start < w.period_end
@@ -116,16 +121,6 @@ COMMENT ON FUNCTION billing.usage_lines(billing.subscriptions, timestamptz, bool
 price that it had. complete: only items whose own period ends then, all of them where the subscription ends; an item of
 a longer interval has the whole of its own period. None in a trial. Internal.';
 
-CREATE FUNCTION billing.dimensions_match(dimensions jsonb, filter jsonb) RETURNS boolean
-LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    SELECT NOT EXISTS (
-        SELECT FROM jsonb_each($2) f
-        WHERE CASE jsonb_typeof(f.value) WHEN 'array' THEN f.value ? ($1 ->> f.key) ELSE f.value #>> '{}' = $1 ->> f.key END
-              IS NOT TRUE)
-$$;
-COMMENT ON FUNCTION billing.dimensions_match(jsonb, jsonb) IS
-'Whether dimensions have, for each key of the filter, its text or one of its array of texts. Internal.';
-
 CREATE FUNCTION billing.usage_quantities(
     prices text[], customers text[], period_starts timestamptz[], period_ends timestamptz[]
 ) RETURNS TABLE (place bigint, quantity numeric)
@@ -134,8 +129,13 @@ SET jit = off AS $$
 #variable_conflict use_column
 BEGIN
     RETURN QUERY
-    WITH keys AS MATERIALIZED (
-        SELECT k.place, k.customer, m.event_name, m.aggregation, p.dimension_filters AS filter,
+    WITH metered AS MATERIALIZED (
+        SELECT p.id, m.event_name, m.aggregation, p.dimension_filters AS filter,
+               billing.filter_alternatives(p.dimension_filters) AS filters
+        FROM billing.prices p JOIN billing.meters m ON m.event_name = p.meter
+        WHERE p.id = ANY (usage_quantities.prices)
+    ), keys AS MATERIALIZED (
+        SELECT k.place, k.customer, m.event_name, m.aggregation, m.filter, m.filters,
                k.period_start, k.period_end, h.first_hour, h.end_hour,
                -- Whole days, if there are any, and the whole hours before and after them.
                CASE WHEN d.first_day <= d.end_day THEN d.first_day ELSE h.end_hour END AS first_day,
@@ -144,8 +144,7 @@ BEGIN
                h.first_hour <> k.period_start AS cuts_first, h.end_hour <> k.period_end AS cuts_last
         FROM unnest(prices, customers, period_starts, period_ends)
             WITH ORDINALITY AS k (price, customer, period_start, period_end, place)
-        JOIN billing.prices p ON p.id = k.price
-        JOIN billing.meters m ON m.event_name = p.meter
+        JOIN metered m ON m.id = k.price
         CROSS JOIN LATERAL (
             SELECT date_trunc('hour', k.period_start + interval '1 hour' - interval '1 microsecond', 'UTC'),
                    date_trunc('hour', k.period_end, 'UTC')) h (first_hour, end_hour)
@@ -196,7 +195,7 @@ BEGIN
             WHERE s.has_hours AND b.customer = s.customer AND b.event_name = s.event_name AND b.width = 'hour'
               AND b.start >= s.end_day AND b.start < s.end_hour
         ) b
-        WHERE s.filter IS NULL OR billing.dimensions_match(b.dimensions, s.filter)
+        WHERE s.filters IS NULL OR b.dimensions @> ANY (s.filters)
     ) u
     UNION ALL
     SELECT k.place, greatest(0, coalesce(billing.usage_quantity(

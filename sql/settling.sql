@@ -27,6 +27,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     found billing.invoices;
 BEGIN
+    PERFORM billing.lock_usage();
     PERFORM FROM billing.subscriptions s JOIN billing.invoices i ON i.subscription = s.id
     WHERE i.id = finalize_invoice.invoice FOR NO KEY UPDATE OF s;
     found := billing.lock_invoice(invoice, as_of);
@@ -114,10 +115,15 @@ DECLARE
     old billing.invoices;
     made text;
 BEGIN
+    PERFORM billing.lock_usage();
     PERFORM FROM billing.subscriptions s JOIN billing.invoices i ON i.subscription = s.id
     WHERE i.id = regenerate_invoice.invoice FOR NO KEY UPDATE OF s;
     PERFORM billing.settle_invoice(regenerate_invoice.invoice, 'void', regenerate_invoice.as_of);
     SELECT i.* INTO old FROM billing.invoices i WHERE i.id = regenerate_invoice.invoice;
+    IF old.billing_reason = 'subscription_threshold' THEN
+        RAISE EXCEPTION 'invoice "%" is of a billing threshold, which the period''s own invoice goes on from', old.id
+            USING ERRCODE = 'feature_not_supported', HINT = 'Void it, or correct it by a credit note.';
+    END IF;
     INSERT INTO billing.invoices
         (customer, subscription, currency, period_start, period_end, created, billing_reason, collection_method,
          auto_advance, days_until_due, default_tax_rates, description, metadata, from_invoice)
@@ -126,7 +132,12 @@ BEGIN
             old.description, old.metadata, old.id)
     RETURNING id INTO made;
     UPDATE billing.invoices i SET regenerated_as = made WHERE i.id = old.id;
-    -- Usage is rated anew; late usage of earlier periods is found anew.
+    -- Usage is rated anew; late usage of earlier periods is found anew, so it must be looked for again.
+    INSERT INTO billing.late_usage_marks (subscription, event_name, day)
+    SELECT DISTINCT old.subscription, p.meter, date_trunc('day', l.period_start, 'UTC')
+    FROM billing.invoice_lines l JOIN billing.prices p ON p.id = l.price
+    WHERE l.invoice = old.id AND l.kind = 'late_usage'
+    ON CONFLICT DO NOTHING;
     INSERT INTO billing.invoice_lines
         (invoice, subscription_item, price, kind, description, quantity, amount, period_start, period_end, proration,
          discountable, invoice_item)
@@ -143,7 +154,7 @@ END $$;
 COMMENT ON FUNCTION billing.regenerate_invoice(text, timestamptz) IS
 'Voids an open or uncollectible invoice and makes a draft in its place, whose id it returns: with the same lines, but
 usage rated anew with what is known now. What the void invoice billed counts as never billed. Errors: 42704 unknown;
-55000 draft, paid or void; 22023 as_of before the invoice or infinite; 22004 NULL.';
+55000 draft, paid or void; 0A000 a threshold''s; 22023 as_of before the invoice or infinite; 22004 NULL.';
 
 CREATE FUNCTION billing.mark_invoice_paid(invoice text, as_of timestamptz DEFAULT now()) RETURNS text
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp

@@ -27,7 +27,7 @@ BEGIN
     ), rated AS MATERIALIZED (
         SELECT u.*, q.quantity, i.usage_gte, i.created, billing.price_label(p) AS description,
                billing.usage_amount(p, (u.subscription).currency, q.quantity)
-                   - billing.billed_before(u.subscription_item, u.price, u.period_start) AS amount,
+                   - billing.billed_before(u.subscription_item, u.price, u.period_start, NULL) AS amount,
                -- What an item's usage threshold counts: since it was last billed.
                q.quantity - coalesce((
                    SELECT l.quantity FROM billing.invoice_lines l JOIN billing.invoices t ON t.id = l.invoice

@@ -73,13 +73,19 @@ BEGIN
     IF usage_values.dimensions <> '{}' THEN
         IF jsonb_typeof(usage_values.dimensions) <> 'object' OR EXISTS (
             SELECT FROM jsonb_each(usage_values.dimensions) d
-            WHERE jsonb_typeof(d.value) NOT IN ('string', 'number', 'boolean')
+            WHERE jsonb_typeof(d.value) NOT IN ('string', 'number', 'boolean', 'array')
+               OR jsonb_typeof(d.value) = 'array'
+                  AND EXISTS (SELECT FROM jsonb_array_elements(d.value) e
+                              WHERE jsonb_typeof(e) NOT IN ('string', 'number', 'boolean'))
         ) THEN
             RAISE EXCEPTION 'dimensions "%" is not an object of texts', left(usage_values.dimensions::text, 200)
                 USING ERRCODE = 'invalid_parameter_value',
-                      HINT = 'Pass the values that the events must have, such as {"region": "eu"}.';
+                      HINT = 'Pass the values that the events must have, such as {"region": "eu"} or {"region": ["eu", "us"]}.';
         END IF;
-        SELECT jsonb_object_agg(d.key, d.value) INTO filter FROM jsonb_each_text(usage_values.dimensions) d;
+        SELECT jsonb_object_agg(d.key, CASE jsonb_typeof(d.value)
+                   WHEN 'array' THEN to_jsonb(ARRAY(SELECT jsonb_array_elements_text(d.value)))
+                   ELSE to_jsonb(d.value #>> '{}') END)
+        INTO filter FROM jsonb_each(usage_values.dimensions) d;
     END IF;
 
     IF meter.aggregation = 'weighted_sum' THEN
@@ -196,7 +202,7 @@ COMMENT ON FUNCTION billing.meter_event_summaries(text, text, timestamptz, times
 the caller''s own uncommitted events too. One row, or one for every hour, day or month by the clocks of timezone (days
 of 23 or 25 hours where clocks change); the first and last window are cut to the range. Without events sum, count and
 unique_count are 0; max, min and last are NULL. weighted_sum is the level''s average over the window, NULL until its
-first change, rounded to 20 places. dimensions: texts that the events must carry; keys that the meter does not declare
+first change, rounded to 20 places. dimensions: texts that the events must carry, or arrays of texts of which they must carry one; keys that the meter does not declare
 are looked up in the events themselves (slower). Cancelled events count nowhere. Any start and end to the microsecond;
 works on a hot standby.
 Errors: 42704 no_meter; 23503 meter_event_customer_not_found; 22023 an empty or infinite range, an unknown window or

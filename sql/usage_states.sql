@@ -25,6 +25,29 @@ COMMENT ON FUNCTION billing.usage_event_states(
 of those hours. Looks at the partitions that can hold such events, one by one. Only for billing.usage_states, under its
 settings. Errors: 42501 no SELECT on billing.meter_events. Internal.';
 
+CREATE FUNCTION billing.filter_alternatives(filter jsonb) RETURNS jsonb[]
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM jsonb_each(filter) f WHERE jsonb_typeof(f.value) = 'array') THEN
+        RETURN ARRAY[filter];
+    END IF;
+    RETURN (
+        WITH RECURSIVE keys AS (
+            SELECT row_number() OVER () AS nth, f.key,
+                   CASE jsonb_typeof(f.value) WHEN 'array' THEN f.value ELSE jsonb_build_array(f.value) END AS texts
+            FROM jsonb_each(filter) f
+        ), alternatives AS (
+            SELECT 0::bigint AS nth, '{}'::jsonb AS object
+            UNION ALL
+            SELECT k.nth, a.object || jsonb_build_object(k.key, t.value)
+            FROM alternatives a JOIN keys k ON k.nth = a.nth + 1
+            CROSS JOIN LATERAL jsonb_array_elements(k.texts) AS t (value)
+        )
+        SELECT coalesce(array_agg(a.object), '{}') FROM alternatives a WHERE a.nth = (SELECT count(*) FROM keys));
+END $$;
+COMMENT ON FUNCTION billing.filter_alternatives(jsonb) IS
+'A filter of texts and arrays of texts as the plain objects of which dimensions must hold one. Internal.';
+
 CREATE FUNCTION billing.usage_states(
     meter billing.meters, customer text, bounds timestamptz[], filter jsonb, received_before timestamptz
 ) RETURNS TABLE (
@@ -47,6 +70,7 @@ DECLARE
     lo timestamptz := bounds[1];
     hi timestamptz := bounds[cardinality(bounds)];
     filter_keys text[] := ARRAY(SELECT jsonb_object_keys(filter));
+    filters jsonb[] := CASE WHEN filter IS NOT NULL THEN billing.filter_alternatives(filter) END;
     -- Buckets know the declared dimensions only.
     events_only boolean := NOT filter_keys <@ meter.dimension_keys;
     cut_hours timestamptz[] := '{}';
@@ -94,7 +118,7 @@ BEGIN
                 SELECT v.start, v.value FROM billing.usage_distinct_values v
                 WHERE v.customer = of_customer AND v.event_name = of_meter AND v.width = 'day'
                   AND v.start >= lo AND v.start < hi AND v.start <> ALL (cut_days)
-                  AND (filter IS NULL OR v.dimensions @> filter)
+                  AND (filters IS NULL OR v.dimensions @> ANY (filters))
                 UNION ALL
                 SELECT h.start, h.value
                 FROM unnest(cut_days) AS d (day)
@@ -104,14 +128,14 @@ BEGIN
                       AND v.start >= greatest(d.day, lo) AND v.start < least(d.day + interval '24 hours', hi)
                     OFFSET 0
                 ) h
-                WHERE h.start <> ALL (cut_hours) AND (filter IS NULL OR h.dimensions @> filter)
+                WHERE h.start <> ALL (cut_hours) AND (filters IS NULL OR h.dimensions @> ANY (filters))
                 UNION ALL
                 SELECT p.hour, u.value
                 FROM (SELECT * FROM billing.usage_pending q
                       WHERE q.customer = of_customer AND q.event_name = of_meter OFFSET 0) p
                 CROSS JOIN unnest(p.distinct_values) AS u (value)
                 WHERE NOT folded_only AND p.hour >= lo AND p.hour < hi AND p.hour <> ALL (cut_hours)
-                  AND (filter IS NULL OR p.dimensions @> filter)
+                  AND (filters IS NULL OR p.dimensions @> ANY (filters))
             ) AS s (at, value);
         ELSE
             RETURN QUERY
@@ -128,7 +152,7 @@ BEGIN
                 FROM billing.usage_buckets b
                 WHERE b.customer = of_customer AND b.event_name = of_meter AND b.width = 'day'
                   AND b.start >= lo AND b.start < hi AND b.start <> ALL (cut_days)
-                  AND (filter IS NULL OR b.dimensions @> filter)
+                  AND (filters IS NULL OR b.dimensions @> ANY (filters))
                 UNION ALL
                 SELECT h.start, h.event_count, h.value_sum, h.value_time_sum, h.value_max, h.value_min,
                        h.last_value, h.last_timestamp, h.last_received_at, h.last_identifier
@@ -139,14 +163,14 @@ BEGIN
                       AND b.start >= greatest(d.day, lo) AND b.start < least(d.day + interval '24 hours', hi)
                     OFFSET 0
                 ) h
-                WHERE h.start <> ALL (cut_hours) AND (filter IS NULL OR h.dimensions @> filter)
+                WHERE h.start <> ALL (cut_hours) AND (filters IS NULL OR h.dimensions @> ANY (filters))
                 UNION ALL
                 SELECT p.hour, p.event_count, p.value_sum, p.value_time_sum, p.value_max, p.value_min,
                        p.last_value, p.last_timestamp, p.last_received_at, p.last_identifier
                 FROM (SELECT * FROM billing.usage_pending q
                       WHERE q.customer = of_customer AND q.event_name = of_meter OFFSET 0) p
                 WHERE NOT folded_only AND p.hour >= lo AND p.hour < hi AND p.hour <> ALL (cut_hours)
-                  AND (filter IS NULL OR p.dimensions @> filter)
+                  AND (filters IS NULL OR p.dimensions @> ANY (filters))
             ) AS s
             GROUP BY 1;
         END IF;
@@ -161,6 +185,6 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION billing.usage_states(billing.meters, text, timestamptz[], jsonb, timestamptz) IS
 'A customer''s usage as states that still merge, several rows per window: window n is [bounds[n], bounds[n + 1]).
-filter: an object of texts that the events'' dimensions must have, or NULL. received_before, when not NULL, asks for
+filter: an object of texts, or arrays of texts of which one is enough, that the events'' dimensions must have, or NULL. received_before, when not NULL, asks for
 what is folded in already: without pending rows, and in hours that a bound cuts with the events received before it.
 Internal.';

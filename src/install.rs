@@ -109,7 +109,8 @@ extension_sql_file!("../sql/adjusting.sql", name = "adjusting", requires = ["cre
 extension_sql_file!("../sql/rating.sql", name = "rating", requires = ["adjusting"]);
 extension_sql_file!("../sql/late_usage.sql", name = "late_usage", requires = ["rating"]);
 extension_sql_file!("../sql/drafting.sql", name = "drafting", requires = ["late_usage"]);
-extension_sql_file!("../sql/preview.sql", name = "preview", requires = ["drafting"]);
+extension_sql_file!("../sql/explaining.sql", name = "explaining", requires = ["drafting"]);
+extension_sql_file!("../sql/preview.sql", name = "preview", requires = ["explaining"]);
 extension_sql_file!("../sql/finalizing.sql", name = "finalizing", requires = ["preview"]);
 extension_sql_file!("../sql/invoicing.sql", name = "invoicing", requires = ["finalizing"]);
 extension_sql_file!("../sql/thresholds.sql", name = "thresholds", requires = ["invoicing"]);

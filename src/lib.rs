@@ -5,6 +5,7 @@
 
 pub mod adjustment;
 pub mod calendar;
+pub mod filter;
 pub mod pricing;
 pub mod types;
 

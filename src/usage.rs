@@ -29,7 +29,7 @@ const STATES: Query<10> = Query {
           AND (e.cancelled_at IS NULL OR e.cancelled_at >= $10) AND ($10 IS NULL OR e.received_at < $10)
           AND ($8 IS NULL OR date_trunc('hour', e."timestamp", 'UTC') = ANY ($8))
           AND ($9 IS NULL OR NOT EXISTS (
-                  SELECT FROM jsonb_each_text($9) f WHERE e.dimensions ->> f.key IS DISTINCT FROM f.value))
+                  SELECT FROM jsonb_each($9) f WHERE (f.value @> to_jsonb(e.dimensions ->> f.key)) IS NOT TRUE))
         GROUP BY 1, 8"#,
     types: [
         PgBuiltInOids::TEXTOID,
@@ -71,7 +71,7 @@ fn usage_event_states(fcinfo: pg_sys::FunctionCallInfo) -> Result<()> {
             for (from, to) in &ranges {
                 let may_hold = partition
                     .sealed
-                    .is_none_or(|(least, greatest)| least < *to && *from <= greatest);
+                    .is_none_or(|held| held.least < *to && *from <= held.greatest);
                 if may_hold {
                     states(partition.oid, *from, *to)?;
                 }

@@ -9,7 +9,7 @@ use crate::calendar;
 use crate::pg::error::{Result, error};
 use crate::pg::numeric::{from_decimal, to_decimal};
 use crate::pg::time::finite;
-use crate::pricing;
+use crate::pricing::{self, Part, Round, TiersMode};
 use crate::types::{self, Price, StripeObject};
 
 #[pg_extern(sql = false)]
@@ -41,6 +41,80 @@ fn amount(price: &[u8], quantity: &AnyNumeric) -> Result<BigDecimal> {
 #[pg_extern(sql = false)]
 fn price_in_currency(price: &[u8], currency: &str) -> Result<Vec<u8>> {
     Ok(Price::from_bytes(price)?.in_currency(currency)?.to_bytes()?)
+}
+
+#[pg_extern(sql = false)]
+#[expect(clippy::type_complexity, reason = "the columns of a table function")]
+fn price_steps(
+    price: &[u8],
+    quantity: AnyNumeric,
+) -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(part, &'static str),
+            name!(quantity, AnyNumeric),
+            name!(tier_from, Option<AnyNumeric>),
+            name!(tier_up_to, Option<AnyNumeric>),
+            name!(unit_amount, Option<AnyNumeric>),
+            name!(flat_amount, Option<AnyNumeric>),
+            name!(amount, AnyNumeric),
+            name!(note, String),
+        ),
+    >,
+> {
+    let steps = Price::from_bytes(price)?.explain(&decimal("quantity", &quantity)?);
+    let optional = |value: &Option<BigDecimal>| value.as_ref().map(shown).transpose();
+    let rows = steps.iter().map(|step| {
+        Ok((
+            word(step.part),
+            shown(&step.quantity)?,
+            optional(&step.from)?,
+            optional(&step.up_to)?,
+            optional(&step.unit_amount)?,
+            optional(&step.flat_amount)?,
+            shown(&step.amount)?,
+            note(step.part),
+        ))
+    });
+    Ok(TableIterator::new(rows.collect::<Result<Vec<_>>>()?))
+}
+
+/// Without zeros at the end of the fraction: for people.
+fn shown(value: &BigDecimal) -> Result<AnyNumeric> {
+    from_decimal(&pricing::normalise(value))
+}
+
+fn word(part: Part) -> &'static str {
+    match part {
+        Part::Unit => "unit",
+        Part::Package { .. } => "package",
+        Part::Tier { .. } => "tier",
+        Part::Minimum => "minimum",
+        Part::Maximum => "maximum",
+    }
+}
+
+fn note(part: Part) -> String {
+    match part {
+        Part::Unit => "every unit at one price".to_owned(),
+        Part::Package { divide_by, round } => {
+            let rest = match round {
+                Round::Up => "one begun counts whole",
+                Round::Down => "one not full does not count",
+            };
+            format!("packages of {divide_by}: {rest}")
+        }
+        Part::Tier { place, mode } => {
+            let units = match mode {
+                TiersMode::Graduated => "the units that fall in it",
+                TiersMode::Volume => "every unit, as the whole quantity falls in it",
+            };
+            format!("tier {place}: {units}")
+        }
+        Part::Minimum => "raised to the least that a period costs".to_owned(),
+        Part::Maximum => "lowered to the most that a period costs".to_owned(),
+    }
 }
 
 #[pg_extern(sql = false)]

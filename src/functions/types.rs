@@ -104,7 +104,12 @@ fn subscription_schedule_definition(definition: Text, is_update: bool) -> Result
 /// The JSON of something put on a bill by hand, checked and normalised.
 #[pg_extern(sql = false)]
 fn normalised_bill(kind: Text, object: Text) -> Result<String> {
-    types::normalised_bill(&kind.0, &object.0)?.ok_or_else(|| {
+    let read = types::normalised_bill(&kind.0, &object.0).map_err(|mut invalid| {
+        let hint = "The comment of the function says which fields there are; they are those of Stripe's API.";
+        invalid.hint.get_or_insert_with(|| hint.to_owned());
+        invalid
+    });
+    read?.ok_or_else(|| {
         error(
             PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
             format!("\"{}\" is no kind of request", kind.0),

@@ -94,7 +94,7 @@ fn record(events: &[Numbered], received_at: Micros) -> Result<i64> {
             event.identifier.as_str(),
         )
     });
-    let mut identity = Identity::open()?;
+    let mut identity = Identity::open(received_at)?;
     let mut pending = Pending::default();
     let mut recorded = 0;
     for part in sorted.chunks(AT_ONCE.max(events.len().div_ceil(MOST_PARTS))) {

@@ -13,8 +13,10 @@ use std::rc::Rc;
 use pgrx::pg_sys;
 
 use super::check::{Event, Identifier};
-use super::partitions::{Partition, list_with};
+use super::filters;
+use super::partitions::{Partition, list, list_with, window};
 use super::pending::jsonb;
+use crate::filter::{Filter, fingerprint};
 use crate::pg::error::Result;
 use crate::pg::leaf::{COLUMN_COUNT, COLUMNS, Key, Leaf, Rival, Tuple, arbiter, wait_for};
 use crate::pg::numeric::from_quantity;
@@ -32,19 +34,22 @@ pub struct Identity {
     table: Table<COLUMN_COUNT>,
     /// Opened when first searched.
     leaf: Option<Leaf>,
-    others: Vec<Other>,
+    others: Others,
+}
+
+/// All partitions, of which those other than the current one are searched.
+struct Others {
+    partitions: Rc<[Partition]>,
+    current: pg_sys::Oid,
+    window: i64,
+    /// Opened when first searched. `None`: it was dropped meanwhile.
+    opened: Vec<(pg_sys::Oid, Option<Leaf>)>,
 }
 
 thread_local! {
     /// Whether the latest event or batch of this backend was a retry. Where they come in rows, searching first spares the dead rows
     /// that inserting first leaves; where they do not, it would cost every event a search.
     static RETRIES: Cell<bool> = const { Cell::new(false) };
-}
-
-struct Other {
-    partition: Partition,
-    leaf: Option<Leaf>,
-    gone: bool,
 }
 
 /// An event, and its place in what the client sent.
@@ -87,6 +92,14 @@ impl Event<'_> {
         self.timestamp_given.then_some(self.timestamp)
     }
 
+    fn fingerprint(&self) -> u64 {
+        fingerprint([
+            self.customer.text.as_bytes(),
+            self.meter.event_name.as_bytes(),
+            self.identifier.as_str().as_bytes(),
+        ])
+    }
+
     fn same_identity(&self, other: &Event) -> bool {
         self.may_be_a_retry()
             && self.identifier.as_str() == other.identifier.as_str()
@@ -99,43 +112,53 @@ impl Event<'_> {
     }
 }
 
-impl Other {
+impl Others {
+    /// Those in which `concerned` says a first try can be.
+    fn among<F: Fn(&Partition) -> bool>(&self, concerned: F) -> impl Iterator<Item = Partition> + use<F> {
+        let (partitions, current) = (Rc::clone(&self.partitions), self.current);
+        (0..partitions.len())
+            .map(move |nth| partitions[nth])
+            .filter(move |partition| partition.oid != current && concerned(partition))
+    }
+
     /// `None`: it was dropped meanwhile.
-    fn open(&mut self) -> Result<Option<&Leaf>> {
-        if self.leaf.is_none() && !self.gone {
-            self.leaf = Leaf::open(self.partition.oid)?;
-            self.gone = self.leaf.is_none();
-        }
-        Ok(self.leaf.as_ref())
+    fn open(&mut self, partition: &Partition) -> Result<Option<&Leaf>> {
+        let known = self.opened.iter().position(|(oid, _)| *oid == partition.oid);
+        let nth = match known {
+            Some(nth) => nth,
+            None => {
+                self.opened.push((partition.oid, Leaf::open(partition.oid)?));
+                self.opened.len() - 1
+            }
+        };
+        Ok(self.opened[nth].1.as_ref())
     }
 }
 
 impl Identity {
-    pub fn open() -> Result<Identity> {
+    /// `now` may be some time ago: whatever is decided by the clock is looked at again.
+    pub fn open(mut now: Micros) -> Result<Identity> {
+        filters::read_wanted()?;
+        let mut partitions = list()?;
         loop {
-            let partitions = list_with(Micros::now)?;
-            let now = Micros::now();
-            let Some(current) = partitions.iter().copied().find(|p| p.holds(now)) else {
-                continue;
-            };
-            let Some(table) = Table::open(current.oid, &COLUMNS)? else {
-                continue;
-            };
-            let others = Rc::as_ref(&partitions)
-                .iter()
-                .filter(|partition| **partition != current)
-                .map(|partition| Other {
-                    partition: *partition,
+            let current = partitions.iter().copied().find(|p| p.holds(now));
+            if let Some(current) = current
+                && let Some(table) = Table::open(current.oid, &COLUMNS)?
+            {
+                return Ok(Identity {
+                    current,
+                    table,
                     leaf: None,
-                    gone: false,
-                })
-                .collect();
-            return Ok(Identity {
-                current,
-                table,
-                leaf: None,
-                others,
-            });
+                    others: Others {
+                        partitions,
+                        current: current.oid,
+                        window: window(),
+                        opened: Vec::new(),
+                    },
+                });
+            }
+            partitions = list_with(Micros::now)?;
+            now = Micros::now();
         }
     }
 
@@ -143,24 +166,22 @@ impl Identity {
     /// would have it be; it is moved into the bounds of the partition that the clock chooses.
     pub fn record(&mut self, event: &Event, received_at: Micros) -> Result<Option<Micros>> {
         loop {
-            if self.current.holds(Micros::now()) {
-                let received_at = self.within(received_at);
-                let key = event.key();
-                let tuple = event.tuple(key, received_at)?;
-                let verdict = match event.may_be_a_retry() {
-                    true => self.try_record(event, &key, &tuple)?,
-                    false => {
-                        self.table.insert(&tuple);
-                        Verdict::Recorded
-                    }
-                };
-                match verdict {
-                    Verdict::Recorded => return Ok(Some(received_at)),
-                    Verdict::Duplicate => return Ok(None),
-                    Verdict::Closed => {}
+            let at = self.within(received_at);
+            let key = event.key();
+            let tuple = event.tuple(key, at)?;
+            let verdict = match event.may_be_a_retry() {
+                true => self.try_record(event, &key, &tuple)?,
+                false if !self.current.holds(Micros::now()) => Verdict::Closed,
+                false => {
+                    self.table.insert(&tuple);
+                    Verdict::Recorded
                 }
+            };
+            match verdict {
+                Verdict::Recorded => return Ok(Some(at)),
+                Verdict::Duplicate => return Ok(None),
+                Verdict::Closed => std::mem::replace(self, Identity::open(Micros::now())?).close(),
             }
-            std::mem::replace(self, Identity::open()?).close();
         }
     }
 
@@ -228,12 +249,15 @@ impl Identity {
 
     /// The first rival in another partition that waiting alone does not settle.
     fn search_others(&mut self, now: Micros, event: &Event, key: &Key) -> Result<Rival> {
-        for other in &mut self.others {
-            if !other.partition.may_hold_first_try(now, event.given_timestamp()) {
+        let (window, at) = (self.others.window, event.given_timestamp());
+        for partition in self.others.among(|p| p.may_hold_first_try(now, window, at)) {
+            if filters::of(&partition, 1).is_some_and(|filter| !filter.may_hold(event.fingerprint())) {
                 continue;
             }
-            let newer = other.partition.lower > self.current.lower;
-            let Some(leaf) = other.open()? else { continue };
+            let newer = partition.lower > self.current.lower;
+            let Some(leaf) = self.others.open(&partition)? else {
+                continue;
+            };
             loop {
                 match leaf.find_rival(key) {
                     Rival::None => break,
@@ -277,15 +301,12 @@ impl Identity {
         }
         let keys = keys(events);
         let span = given_timestamps(events);
-        for other in &mut self.others {
-            let partition = other.partition;
-            if !partition.may_hold_first_tries(now, span) {
-                continue;
-            }
-            if let Some(leaf) = other.open()? {
-                pass_over_recorded(leaf, events, &keys, &mut recorded, |event| {
-                    partition.may_hold_first_try(now, event.given_timestamp())
-                });
+        let window = self.others.window;
+        for partition in self.others.among(|p| p.may_hold_first_tries(now, window, span)) {
+            let concerns = |event: &Event| partition.may_hold_first_try(now, window, event.given_timestamp());
+            let filter = filters::for_many(&partition, events.len())?;
+            if let Some(leaf) = self.others.open(&partition)? {
+                pass_over_recorded(leaf, filter.as_deref(), events, &keys, &mut recorded, concerns);
             }
         }
         let arbiter = arbiter(&self.table)?;
@@ -309,7 +330,7 @@ impl Identity {
             return Ok(Some(recorded));
         }
         let before = count(&recorded);
-        pass_over_recorded(self.own_leaf()?, events, &keys, &mut recorded, |_| true);
+        pass_over_recorded(self.own_leaf()?, None, events, &keys, &mut recorded, |_| true);
         RETRIES.set(count(&recorded) < before);
         if count(&recorded) == 0 {
             return Ok(Some(recorded));
@@ -318,7 +339,7 @@ impl Identity {
     }
 
     pub fn close(self) {
-        for leaf in self.others.into_iter().filter_map(|other| other.leaf) {
+        for leaf in self.others.opened.into_iter().filter_map(|(_, leaf)| leaf) {
             leaf.close();
         }
         if let Some(leaf) = self.leaf {
@@ -351,6 +372,7 @@ fn keys(events: &[&Numbered]) -> Vec<Key> {
 /// Takes out those that are recorded in a partition already. Waits for whoever is about to record one.
 fn pass_over_recorded(
     leaf: &Leaf,
+    filter: Option<&Filter>,
     events: &[&Numbered],
     keys: &[Key],
     recorded: &mut [Option<Micros>],
@@ -359,6 +381,9 @@ fn pass_over_recorded(
     let mut search = leaf.search();
     for (((_, event), key), at) in events.iter().zip(keys).zip(recorded) {
         if at.is_none() || !event.may_be_a_retry() || !concerns(event) {
+            continue;
+        }
+        if filter.is_some_and(|filter| !filter.may_hold(event.fingerprint())) {
             continue;
         }
         loop {

@@ -16,6 +16,8 @@ use crate::types::Formula;
 
 /// A few megabytes; past that the memory starts anew.
 const MOST_CUSTOMERS: usize = 50_000;
+/// After so many looked up one by one all are read at once, if they fit: that costs about as much as looking up a thousand.
+const MANY_LOOK_UPS: usize = 200;
 
 #[derive(Debug)]
 pub struct Meter {
@@ -31,7 +33,15 @@ pub struct Meter {
 
 thread_local! {
     static METERS: Kept<HashMap<String, Rc<Meter>>> = Kept::default();
-    static CUSTOMERS: Kept<HashSet<String>> = Kept::default();
+    static CUSTOMERS: Kept<Customers> = Kept::default();
+}
+
+#[derive(Default)]
+struct Customers {
+    known: HashSet<String>,
+    looked_up: usize,
+    /// Whether reading all of them was tried.
+    read: bool,
 }
 
 /// The meter of that event name.
@@ -83,10 +93,14 @@ fn load_meter(event_name: &str) -> Result<Option<Rc<Meter>>> {
 }
 
 pub fn customer_exists(customer: TextRef) -> Result<bool> {
-    if CUSTOMERS.with(|kept| kept.with(|customers| customers.contains(customer.text))) {
+    if is_known(customer.text) {
         return Ok(true);
     }
     Ok(unknown_customers([customer].into_iter())?.is_empty())
+}
+
+fn is_known(customer: &str) -> bool {
+    CUSTOMERS.with(|kept| kept.with(|customers| customers.known.contains(customer)))
 }
 
 /// Those of the customers that do not exist.
@@ -96,7 +110,7 @@ pub fn unknown_customers<'a>(customers: impl Iterator<Item = TextRef<'a>>) -> Re
     let mut lookup = None;
     let since = catalog::changes();
     for customer in customers {
-        if CUSTOMERS.with(|kept| kept.with(|known| known.contains(customer.text))) {
+        if is_known(customer.text) {
             continue;
         }
         let lookup = match &mut lookup {
@@ -113,14 +127,46 @@ pub fn unknown_customers<'a>(customers: impl Iterator<Item = TextRef<'a>>) -> Re
         lookup.close();
     }
     if !found.is_empty() {
-        CUSTOMERS.with(|kept| {
-            kept.keep(since, |customers| {
-                if customers.len() + found.len() > MOST_CUSTOMERS {
-                    customers.clear();
-                }
-                customers.extend(found);
-            })
-        });
+        keep_customers(since, found);
+        let many = |customers: &Customers| !customers.read && customers.looked_up >= MANY_LOOK_UPS;
+        if CUSTOMERS.with(|kept| kept.with(many)) {
+            read_customers()?;
+        }
     }
     Ok(unknown)
+}
+
+fn keep_customers(since: u64, found: Vec<String>) {
+    CUSTOMERS.with(|kept| {
+        kept.keep(since, |customers| {
+            customers.looked_up += found.len();
+            if customers.known.len() + found.len() > MOST_CUSTOMERS {
+                customers.known.clear();
+            }
+            customers.known.extend(found);
+        })
+    });
+}
+
+/// Reads all customers, unless they are too many to keep.
+fn read_customers() -> Result<()> {
+    const READ: Statement = Statement {
+        sql: "SELECT id, xmin FROM billing.customers LIMIT $1",
+        types: &[PgBuiltInOids::INT8OID],
+    };
+    let since = catalog::changes();
+    let read = |row: &spi::Row| Ok((row.required(1)?, catalog::is_own(row.required(2)?)));
+    let most = MOST_CUSTOMERS as i64 + 1;
+    let all: Vec<(String, bool)> = as_owner(|| spi::fetch(&READ, &[arg(most)], Sees::Latest, read))?;
+    CUSTOMERS.with(|kept| {
+        kept.keep(since, |customers| {
+            customers.read = true;
+            if all.len() <= MOST_CUSTOMERS {
+                // What this transaction wrote may yet be rolled back.
+                let committed = all.into_iter().filter(|(_, own)| !own);
+                customers.known = committed.map(|(id, _)| id).collect();
+            }
+        })
+    });
+    Ok(())
 }

@@ -5,6 +5,7 @@
 mod batch;
 mod cancel;
 mod check;
+mod filters;
 mod functions;
 mod identity;
 mod meters;

@@ -21,8 +21,16 @@ pub struct Partition {
     pub lower: Micros,
     /// Received before.
     pub upper: Micros,
-    /// Least and greatest timestamp of its events, once no more can come. Empty: `(MAX, MIN)`.
-    pub sealed: Option<(Micros, Micros)>,
+    /// What is known once no more events can come.
+    pub sealed: Option<Sealed>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sealed {
+    /// Least and greatest timestamp of its events; of none `MAX` and `MIN`.
+    pub least: Micros,
+    pub greatest: Micros,
+    pub events: u64,
 }
 
 impl Partition {
@@ -30,14 +38,13 @@ impl Partition {
         self.lower <= at && at < self.upper
     }
 
-    /// Whether an event received at `now` may have been recorded here before, or may be being recorded.
-    pub fn may_hold_first_try(&self, now: Micros, timestamp: Option<Micros>) -> bool {
-        self.may_hold_first_tries(now, timestamp.map(|at| (at, at)))
+    /// Whether an event received at `now` may have been recorded here before, or may be being recorded; `window` as [`window`] has it.
+    pub fn may_hold_first_try(&self, now: Micros, window: i64, timestamp: Option<Micros>) -> bool {
+        self.may_hold_first_tries(now, window, timestamp.map(|at| (at, at)))
     }
 
     /// The same for any of several events, whose timestamps lie between these two, both inclusive.
-    pub fn may_hold_first_tries(&self, now: Micros, timestamps: Option<(Micros, Micros)>) -> bool {
-        let window = settings::micros(&settings::IDENTIFIER_WINDOW).unwrap_or(0);
+    pub fn may_hold_first_tries(&self, now: Micros, window: i64, timestamps: Option<(Micros, Micros)>) -> bool {
         if self.lower > now {
             return self.lower <= now.saturating_add(CLOCK_SLACK);
         }
@@ -47,9 +54,14 @@ impl Partition {
         // A retry carries the timestamp of the first try.
         timestamps.is_some_and(|(first, last)| {
             self.sealed
-                .is_none_or(|(least, greatest)| least <= last && first <= greatest)
+                .is_none_or(|sealed| sealed.least <= last && first <= sealed.greatest)
         })
     }
+}
+
+/// How long an identifier is remembered whatever the event's timestamp.
+pub fn window() -> i64 {
+    settings::micros(&settings::IDENTIFIER_WINDOW).unwrap_or(0)
 }
 
 /// All partitions, oldest first, as committed now. Kept until their list changes.
@@ -68,19 +80,17 @@ pub fn list() -> Result<Rc<[Partition]>> {
 fn load() -> Result<Vec<Partition>> {
     const LIST: Statement = Statement {
         sql: "SELECT pg_catalog.to_regclass('billing.' || pg_catalog.quote_ident(p.name))::oid, p.lower_bound, p.upper_bound,
-                     p.sealed_at IS NOT NULL, p.min_timestamp, p.max_timestamp
+                     p.sealed_at IS NOT NULL, p.min_timestamp, p.max_timestamp, p.event_count
               FROM billing.meter_event_partitions p ORDER BY p.lower_bound",
         types: &[],
     };
     let rows = spi::fetch(&LIST, &[], Sees::Latest, |row| {
         let Some(oid) = row.get(1) else { return Ok(None) };
-        let sealed = if row.required(4)? {
-            let least = row.get(5).map_or(Micros(i64::MAX), Micros::from_pg);
-            let greatest = row.get(6).map_or(Micros(i64::MIN), Micros::from_pg);
-            Some((least, greatest))
-        } else {
-            None
-        };
+        let sealed = row.required::<bool>(4)?.then(|| Sealed {
+            least: row.get(5).map_or(Micros(i64::MAX), Micros::from_pg),
+            greatest: row.get(6).map_or(Micros(i64::MIN), Micros::from_pg),
+            events: row.get::<i64>(7).map_or(0, i64::unsigned_abs),
+        });
         Ok(Some(Partition {
             oid,
             lower: Micros::from_pg(row.required(2)?),

@@ -8,7 +8,7 @@ use pgrx::prelude::*;
 use super::catalog;
 use super::error::Result;
 use super::spi::Arg;
-use super::table::{Table, column_name, unusable};
+use super::table::{Table, column_name, positions, unusable};
 
 /// The columns of an event, in the order of [`Tuple`].
 pub const COLUMNS: [&CStr; COLUMN_COUNT] = [
@@ -116,6 +116,30 @@ impl Leaf {
         let rival = search.find_rival(key);
         search.end();
         rival
+    }
+
+    /// Reads the identity of every event whose transaction has committed by now.
+    pub fn each_identity(&self, mut read: impl FnMut([&[u8]; KEY_COLUMNS])) -> Result<()> {
+        let positions = positions(self.relation, &COLUMNS)?;
+        let last = positions[..KEY_COLUMNS].iter().max().map_or(0, |position| position + 1);
+        // SAFETY: the relation is open, and the slot of its type; the columns are texts and NOT NULL, and short enough never to
+        // be toasted.
+        unsafe {
+            let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot());
+            let scan = pg_sys::table_beginscan(self.relation, snapshot, 0, std::ptr::null_mut());
+            while pg_sys::table_scan_getnextslot(scan, pg_sys::ScanDirection::ForwardScanDirection, self.slot) {
+                pgrx::check_for_interrupts!();
+                pg_sys::slot_getsomeattrs(self.slot, last as i32);
+                read(std::array::from_fn(|i| {
+                    let datum = *(*self.slot).tts_values.add(positions[i]);
+                    pgrx::varlena_to_byte_slice(datum.cast_mut_ptr())
+                }));
+            }
+            pg_sys::table_endscan(scan);
+            pg_sys::UnregisterSnapshot(snapshot);
+            pg_sys::ExecClearTuple(self.slot);
+        }
+        Ok(())
     }
 
     pub fn close(self) {

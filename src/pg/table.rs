@@ -283,8 +283,16 @@ fn kept_executor_state() -> *mut pg_sys::EState {
 pub unsafe fn column_name<'a>(relation: pg_sys::Relation, position: usize) -> &'a CStr {
     // SAFETY: by the caller; a column's name ends with a zero byte.
     unsafe {
+        // As TupleDescAttr() finds it, behind the short forms of all columns.
         #[cfg(feature = "pg18")]
-        let attribute = pg_sys::TupleDescAttr((*relation).rd_att, position as i32);
+        let attribute = {
+            let row_type = (*relation).rd_att;
+            let short = (&raw const (*row_type).compact_attrs).cast::<pg_sys::CompactAttribute>();
+            short
+                .add((*row_type).natts as usize)
+                .cast::<pg_sys::FormData_pg_attribute>()
+                .add(position)
+        };
         #[cfg(not(feature = "pg18"))]
         let attribute = (*(*relation).rd_att).attrs.as_ptr().add(position);
         if (*attribute).attisdropped {
@@ -295,7 +303,8 @@ pub unsafe fn column_name<'a>(relation: pg_sys::Relation, position: usize) -> &'
     }
 }
 
-fn positions<const N: usize>(relation: pg_sys::Relation, columns: &[&CStr; N]) -> Result<[usize; N]> {
+/// Where the columns stand, from 0.
+pub fn positions<const N: usize>(relation: pg_sys::Relation, columns: &[&CStr; N]) -> Result<[usize; N]> {
     let mut positions = [0; N];
     // SAFETY: the relation is open, and every index is below natts.
     let named = |position: usize| unsafe { column_name(relation, position) };

@@ -2,6 +2,7 @@
 //! rounded once, at the very end, by whoever writes an invoice line.
 
 mod bounds;
+mod explain;
 mod model;
 mod money;
 mod package;
@@ -9,6 +10,7 @@ mod quantity;
 mod tiers;
 
 pub use bounds::Bounds;
+pub use explain::{Part, Step, explain};
 pub use model::{Model, amount};
 pub use money::{Dec, normalise, parse_dec, plain_string, round_minor};
 pub(crate) use money::{as_ratio, round_ratio};

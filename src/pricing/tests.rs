@@ -3,6 +3,7 @@
 mod bounds;
 mod decimals;
 mod examples;
+mod explaining;
 mod properties;
 
 use super::{

@@ -41,7 +41,7 @@ impl PartialEq for Tier {
 
 impl Tier {
     /// `units` at this tier's unit price, and its flat amount.
-    fn amount(&self, units: &Dec) -> Dec {
+    pub(super) fn amount(&self, units: &Dec) -> Dec {
         let variable = self
             .unit_amount
             .as_ref()
@@ -84,7 +84,7 @@ fn volume(tiers: &[Tier], quantity: &Dec) -> Dec {
 }
 
 /// Each tier with its inclusive end; the last has none.
-fn tiers_with_ends(tiers: &[Tier]) -> impl Iterator<Item = (&Tier, Option<&Dec>)> {
+pub(super) fn tiers_with_ends(tiers: &[Tier]) -> impl Iterator<Item = (&Tier, Option<&Dec>)> {
     let last = tiers.len().saturating_sub(1);
     tiers
         .iter()

@@ -213,6 +213,11 @@ impl Price {
         self.bounds.clamp(pricing::amount(&self.model, quantity))
     }
 
+    /// The steps to that amount, which they add up to.
+    pub fn explain(&self, quantity: &Dec) -> Vec<pricing::Step> {
+        pricing::explain(&self.model, &self.bounds, quantity)
+    }
+
     /// The price as it is in one of its currencies, which then is its only one. The code may be in any case.
     ///
     /// # Errors

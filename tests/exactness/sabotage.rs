@@ -22,8 +22,8 @@ struct Sabotage {
 const SABOTAGES: [Sabotage; 9] = [
     Sabotage {
         what: "a row of the queue is lost",
-        sql: "DELETE FROM billing.usage_pending
-              WHERE ctid = (SELECT min(ctid) FROM billing.usage_pending WHERE event_name = 'sum_0' AND event_count > 0)",
+        sql: "DELETE FROM billing.usage_pending WHERE (tableoid, ctid) = (
+                  SELECT p.tableoid, p.ctid FROM billing.usage_pending p WHERE p.event_name = 'sum_0' AND p.event_count > 0 LIMIT 1)",
         expected: &[Kind::Usage, Kind::Summary, Kind::Verify],
     },
     Sabotage {

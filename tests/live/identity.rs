@@ -262,6 +262,95 @@ fn a_retry_with_its_timestamp_is_known_as_long_as_events_are_kept() {
     assert_eq!(number(&mut client, left), 1);
 }
 
+/// Waits until every partition that has received events has its filter.
+fn filter_all(client: &mut Client) {
+    let now = text(client, "SELECT clock_timestamp()");
+    let unfiltered = &format!(
+        "SELECT count(*) FROM billing.meter_event_partitions p WHERE p.lower_bound <= '{now}'
+         AND NOT EXISTS (SELECT FROM billing.meter_event_filters f WHERE f.partition = p.name)"
+    );
+    await_that("partitions are sealed and have filters", || {
+        maintain(client);
+        number(client, unfiltered) == 0
+    });
+}
+
+/// Events `r-1`, `r-2`, … in one call: (recorded, duplicate).
+fn record_range(client: &mut Client, range: std::ops::RangeInclusive<i32>) -> (i64, i64) {
+    let sql = "SELECT r.recorded, r.duplicate FROM (SELECT array_agg('r-' || n) AS ids FROM generate_series($1::int, $2::int) n) i,
+        billing.record_meter_events(array_fill('sum'::text, ARRAY[cardinality(i.ids)]), array_fill('acme'::text, ARRAY[cardinality(i.ids)]),
+                                    array_fill(1::numeric, ARRAY[cardinality(i.ids)]), i.ids) r";
+    let row = client.query_one(sql, &[range.start(), range.end()]).unwrap();
+    (row.get(0), row.get(1))
+}
+
+#[test]
+fn a_retry_is_known_whether_or_not_there_is_a_filter() {
+    let database = narrow_database();
+    let (mut client, mut other) = (database.connect().unwrap(), database.connect().unwrap());
+    assert_eq!(record_range(&mut client, 1..=2000), (2000, 0));
+    filter_all(&mut client);
+    // A whole filter, one that lacks a part, and none; each session searches often enough to read it.
+    for change in [
+        "",
+        "UPDATE billing.meter_event_filters SET parts = parts + 1",
+        "DELETE FROM billing.meter_event_filters",
+    ] {
+        client.batch_execute(change).unwrap();
+        for session in [&mut client, &mut other] {
+            for _ in 0..10 {
+                assert!(!record(session, "r-1000").unwrap(), "{change}");
+            }
+            assert_eq!(record_range(session, 1..=2000), (0, 2000), "{change}");
+        }
+        filter_all(&mut client);
+    }
+    assert_eq!(record_range(&mut other, 1001..=3000), (1000, 1000));
+    for _ in 0..10 {
+        assert!(!record(&mut client, "r-3000").unwrap());
+    }
+    assert_eq!(recorded_twice(&mut client), []);
+}
+
+/// Otherwise tests of retries would pass without any filter.
+#[test]
+fn a_filter_that_lies_is_believed() {
+    let database = crate::recording::database();
+    let (mut client, mut other) = (database.connect().unwrap(), database.connect().unwrap());
+    client
+        .batch_execute(
+            r#"SELECT billing.make_partition(d - interval '48 hours', d - interval '24 hours') FROM date_trunc('day', now(), 'UTC') d;
+               INSERT INTO billing.meter_events (customer, event_name, identifier, value, "timestamp", received_at)
+               SELECT 'acme', 'sum', 'r-' || n, 1, at, at
+               FROM (SELECT n, date_trunc('day', now(), 'UTC') - interval '30 hours' AS at FROM generate_series(1, 2000) n) e"#,
+        )
+        .unwrap();
+    await_that("the past day is sealed and has its filter", || {
+        maintain(&mut client);
+        number(&mut client, "SELECT count(*) FROM billing.meter_event_filters") > 0
+    });
+    for session in [&mut client, &mut other] {
+        session.batch_execute("SET billing.identifier_window = '7d'").unwrap();
+        for _ in 0..10 {
+            assert!(!record(session, "r-1").unwrap());
+        }
+        assert_eq!(record_range(session, 1..=1000), (0, 1000));
+    }
+    assert_eq!(record_range(&mut client, 1951..=2050), (50, 50));
+    assert_eq!(record_range(&mut other, 1951..=2050), (0, 100));
+    client
+        .batch_execute("UPDATE billing.meter_event_filters SET bits = decode(repeat('00', length(bits)), 'hex')")
+        .unwrap();
+    // The first search of a session may go to the index.
+    await_that("one event at a time believes it", || {
+        record(&mut client, "r-1").unwrap()
+    });
+    await_that("many at once believe it", || {
+        record_range(&mut other, 2..=101) == (100, 0)
+    });
+    assert_eq!(recorded_twice(&mut client).len(), 101);
+}
+
 #[test]
 fn a_partition_with_an_open_writer_is_not_sealed() {
     let database = narrow_database();
@@ -457,6 +546,9 @@ fn retention_keeps_what_is_not_invoiced_yet() {
         maintain(&mut client);
         number(&mut client, events) == 0
     });
+    let left =
+        "SELECT count(*) FROM billing.meter_event_filters f WHERE to_regclass('billing.' || f.partition) IS NULL";
+    assert_eq!(number(&mut client, left), 0);
     assert_eq!(usage(&mut client, "sum"), "1", "its buckets stay");
     assert_eq!(
         number(

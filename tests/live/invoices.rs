@@ -9,7 +9,7 @@ use postgres::{Client, SimpleQueryMessage};
 
 use crate::recording::{assert_refused, number, refusal, text};
 
-/// `TABLE bill`, as `goldens/prelude.txt` describes it. Cells are joined by " | ", as in the stories.
+/// `TABLE bill` and `TABLE adjusted`, as `goldens/prelude.txt` describes it. Cells are joined by " | ", as in the stories.
 const BILL: &str = "
     CREATE FUNCTION pg_temp.moment(at timestamptz) RETURNS text LANGUAGE sql AS $$
         SELECT regexp_replace(regexp_replace(to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US'),
@@ -22,13 +22,33 @@ const BILL: &str = "
         FROM billing.invoices i
         UNION ALL
         SELECT i.number, i.created, i.subscription, i.id, l.id,
-               concat_ws(' | ', '- ' || l.price, trim_scale(l.quantity), l.amount, pg_temp.moment(l.period_start),
+               concat_ws(' | ', '- ' || concat_ws(' | ', l.price, trim_scale(l.quantity)), l.amount, pg_temp.moment(l.period_start),
                          pg_temp.moment(l.period_end),
                          CASE WHEN l.kind = 'usage' THEN 'usage' WHEN l.kind = 'late_usage' THEN 'late' WHEN l.kind = 'item' THEN 'item'
                               WHEN l.description LIKE 'Free trial: %' THEN 'trial'
                               WHEN l.description LIKE 'Unused time: %' THEN 'unused'
                               WHEN l.description LIKE 'Remaining time: %' THEN 'remaining'
                               WHEN l.proration THEN 'prorated' ELSE 'advance' END)
+        FROM billing.invoice_lines l JOIN billing.invoices i ON i.id = l.invoice
+    ) r ORDER BY number NULLS LAST, created, subscription, invoice, line;
+
+    CREATE TEMP VIEW adjusted AS
+    SELECT row FROM (
+        SELECT i.number, i.created, i.subscription, i.id AS invoice, '' AS line,
+               concat_ws(' | ', coalesce(i.number, 'draft'), i.subscription, i.subtotal, 'discounts ' || i.total_discount_amount,
+                         'credit ' || i.total_credit_amount, 'tax ' || i.total_tax_amount, 'total ' || i.total) AS row
+        FROM billing.invoices i
+        UNION ALL
+        SELECT i.number, i.created, i.subscription, i.id, l.id,
+               concat_ws(' | ', '- ' || l.price, l.amount,
+                   (SELECT string_agg(x.coupon || ' ' || (a.value ->> 'amount'), ', ' ORDER BY a.place)
+                    FROM jsonb_array_elements(l.discount_amounts) WITH ORDINALITY a (value, place)
+                    JOIN billing.discounts x ON x.id = a.value ->> 'discount'),
+                   (SELECT string_agg((a.value ->> 'credit_grant') || ' ' || (a.value ->> 'amount'), ', ' ORDER BY a.place)
+                    FROM jsonb_array_elements(l.credit_amounts) WITH ORDINALITY a (value, place)),
+                   (SELECT string_agg(concat_ws(' ', a.value ->> 'tax_rate', a.value ->> 'amount', 'of', a.value ->> 'taxable_amount'),
+                                      ', ' ORDER BY a.place)
+                    FROM jsonb_array_elements(l.taxes) WITH ORDINALITY a (value, place)))
         FROM billing.invoice_lines l JOIN billing.invoices i ON i.id = l.invoice
     ) r ORDER BY number NULLS LAST, created, subscription, invoice, line";
 
@@ -176,8 +196,59 @@ pub fn assert_books_balance(client: &mut Client) {
     );
     let twice = "SELECT count(*) FROM (
              SELECT FROM billing.invoice_lines l JOIN billing.invoices i ON i.id = l.invoice
-             WHERE l.kind = 'usage' GROUP BY l.subscription_item, l.period_start HAVING count(*) > 1) d";
+             WHERE l.kind = 'usage' AND i.regenerated_as IS NULL
+             GROUP BY l.subscription_item, l.period_start HAVING count(*) > 1) d";
     assert_eq!(number(client, twice), 0, "a period invoiced twice");
+}
+
+/// Discounts, credit and tax: of lines by what they consist of, of invoices by lines, of the ledger by lines, of grants by the ledger.
+fn assert_adjustments_add_up(client: &mut Client) {
+    let parts = "SELECT count(*) FROM billing.invoice_lines l
+         CROSS JOIN LATERAL (SELECT coalesce(sum((a ->> 'amount')::bigint), 0) AS sum
+                             FROM jsonb_array_elements(l.discount_amounts) a) d
+         CROSS JOIN LATERAL (SELECT coalesce(sum((a ->> 'amount')::bigint), 0) AS sum
+                             FROM jsonb_array_elements(l.credit_amounts) a) c
+         CROSS JOIN LATERAL (SELECT coalesce(sum((a ->> 'amount')::bigint), 0) AS sum FROM jsonb_array_elements(l.taxes) a) t
+         WHERE (d.sum, c.sum, t.sum) <> (l.discount_amount, l.credit_amount, l.tax_amount)
+            OR l.discount_amount + l.credit_amount > greatest(l.amount, 0)";
+    assert_eq!(number(client, parts), 0, "parts that are not their line's");
+    let totals = "SELECT count(*) FROM billing.invoices i
+         CROSS JOIN LATERAL (
+             SELECT sum(l.discount_amount) AS discount, sum(l.credit_amount) AS credit, sum(l.tax_amount) AS tax,
+                    sum((SELECT coalesce(sum((a ->> 'amount')::bigint), 0) FROM jsonb_array_elements(l.taxes) a
+                         WHERE a ->> 'tax_behavior' = 'exclusive')) AS on_top
+             FROM billing.invoice_lines l WHERE l.invoice = i.id) l
+         WHERE i.finalization_error IS NULL
+           AND ((l.discount, l.credit, l.tax, l.on_top) IS DISTINCT FROM
+                (i.total_discount_amount, i.total_credit_amount, i.total_tax_amount, i.total_exclusive_tax_amount)
+                OR i.total <> i.subtotal - l.discount - l.credit + l.on_top)";
+    assert_eq!(
+        number(client, totals),
+        0,
+        "lines whose adjustments are not their invoice's"
+    );
+    let used = "SELECT count(*) FROM (
+             SELECT l.id, a ->> 'credit_grant' AS credit_grant, (a ->> 'amount')::bigint AS amount
+             FROM billing.invoice_lines l JOIN billing.invoices i ON i.id = l.invoice AND i.status <> 'draft'
+             CROSS JOIN LATERAL jsonb_array_elements(l.credit_amounts) a) l
+         FULL JOIN (SELECT * FROM billing.credit_balance_transactions WHERE reason = 'credits_applied') t
+             ON (t.invoice_line, t.credit_grant) = (l.id, l.credit_grant)
+         WHERE t.amount IS DISTINCT FROM l.amount";
+    assert_eq!(number(client, used), 0, "credit on lines that is not in the ledger");
+    let ledger = "SELECT count(*) FROM billing.credit_grants g
+         CROSS JOIN LATERAL (
+             SELECT sum(CASE type WHEN 'credit' THEN amount ELSE -amount END) AS sum, count(*) AS count, max(place) AS last
+             FROM billing.credit_balance_transactions t WHERE t.credit_grant = g.id) t
+         WHERE (t.sum, t.count, t.last) IS DISTINCT FROM (g.balance, g.transaction_count, g.transaction_count)";
+    assert_eq!(number(client, ledger), 0, "grants that are not their ledger");
+    let twice = "SELECT count(*) FROM (
+             SELECT a ->> 'discount' FROM billing.invoices i
+             JOIN billing.invoice_lines l ON l.invoice = i.id
+             CROSS JOIN LATERAL jsonb_array_elements(l.discount_amounts) a
+             JOIN billing.discounts x ON x.id = a ->> 'discount'
+             JOIN billing.coupons c ON c.id = x.coupon AND c.duration = 'once'
+             WHERE i.status NOT IN ('draft', 'void') GROUP BY 1 HAVING count(DISTINCT i.id) > 1) d";
+    assert_eq!(number(client, twice), 0, "a coupon for once on two invoices");
 }
 
 fn story(name: &str) {
@@ -210,11 +281,65 @@ macro_rules! stories {
 }
 
 stories! {
-    always_invoice anchor_config anchor_now backdate beyond_bigint cancel cancel_variants grace incomplete
-    interval_change intervals items late_usage late_usage_ignored late_usage_volume licensed_and_metered
-    minimum_maximum minor_units mixed_intervals month_end pause_collection paused price_models price_swap
-    price_swap_metered proration_date quantity_change schedule schedule_changes send_invoice settle stub time_zone
-    trial trial_changes void_waives
+    adjusted_beyond_bigint
+    always_invoice
+    anchor_config
+    anchor_now
+    backdate
+    balance_by_hand
+    beyond_bigint
+    cancel
+    cancel_variants
+    coupon_lists
+    coupon_months
+    coupon_once
+    coupon_remainders
+    credit_corrections
+    credit_expiry
+    credit_notes
+    credit_notes_and_late_usage
+    credit_notes_with_tax
+    credit_order
+    credit_shared
+    credit_voided
+    grace
+    incomplete
+    interval_change
+    intervals
+    invoice_items
+    items
+    late_usage
+    late_usage_ignored
+    late_usage_volume
+    licensed_and_metered
+    matrix_pricing
+    minimum_charge
+    minimum_maximum
+    minor_units
+    mixed_intervals
+    month_end
+    numbers_per_customer
+    one_off
+    pause_collection
+    paused
+    price_models
+    price_swap
+    price_swap_metered
+    proration_date
+    quantity_change
+    regenerate
+    schedule
+    schedule_changes
+    send_invoice
+    settle
+    stub
+    tax_exempt
+    tax_inclusive_discounts
+    tax_rates
+    time_zone
+    trial
+    trial_changes
+    void_waives
 }
 
 /// Meter `calls`, customer `acme`, and prices `seat` (500, licensed), `call` (graduated, metered) and `package` (metered).

@@ -63,12 +63,19 @@ fn market<'c>(cluster: &'c Cluster, seed: u64, subscriptions: usize) -> Database
         }
     }
     sql += &format!("SELECT billing.create_customer('c' || n) FROM generate_series(1, {customers}) n;");
+    sql += &reductions(customers);
     client.batch_execute(&sql).unwrap();
 
     let mut dice = Dice::new(seed);
     for n in 1..=subscriptions {
         create(&mut client, &mut dice, n, customers);
     }
+    client
+        .batch_execute(
+            "UPDATE billing.subscriptions SET default_tax_rates = CASE hashtext(id) & 3 WHEN 0 THEN '{within}'::text[]
+                 WHEN 1 THEN '{state,city}' END",
+        )
+        .unwrap();
     let events = "SELECT billing.record_meter_event(m, 'c' || (1 + abs(hashint4extended(n, $1)) % $2),
                       (abs(hashint4extended(n, $1 + 1)) % 400 - 50)::numeric / 10, n::text,
                       timestamptz '2024-01-01' + abs(hashint4extended(n, $1 + 2)) % 5184000 * interval '1 second')
@@ -80,6 +87,25 @@ fn market<'c>(cluster: &'c Cluster, seed: u64, subscriptions: usize) -> Database
         )
         .unwrap();
     database
+}
+
+/// Of every two customers one has a discount, of every three one credit that is not enough, in several grants.
+fn reductions(customers: usize) -> String {
+    format!(
+        r#"SELECT billing.create_coupon(jsonb_build_object('duration', duration) || terms, id) FROM (VALUES
+               ('eighth', 'forever', '{{"percent_off": 12.5}}'::jsonb), ('first half', 'once', '{{"percent_off": 50}}'),
+               ('some', 'repeating', '{{"amount_off": 77, "currency": "usd", "duration_in_months": 1}}')) c (id, duration, terms);
+           SELECT billing.set_discounts('customer', 'c' || n, CASE n % 4 WHEN 0 THEN '[{{"coupon": "first half"}}, {{"coupon": "some"}}]'
+                                        ELSE '[{{"coupon": "some"}}, {{"coupon": "eighth"}}, {{"coupon": "first half"}}]' END::jsonb, '2023-12-31')
+           FROM generate_series(2, {customers}, 2) n;
+           SELECT billing.create_tax_rate(jsonb_build_object('display_name', id, 'percentage', percentage, 'inclusive', id = 'within'), id)
+           FROM (VALUES ('within', 19), ('state', 4.3125), ('city', 2.5)) r (id, percentage);
+           SELECT billing.create_credit_grant(jsonb_strip_nulls(jsonb_build_object('customer', 'c' || n, 'category', category, 'expires_at', expires_at,
+                      'amount', jsonb_build_object('type', 'monetary', 'monetary', jsonb_build_object('currency', 'usd', 'value', 90 + n)),
+                      'applicability_config', '{{"scope": {{"price_type": "metered"}}}}'::jsonb)), id || n, '2023-12-31')
+           FROM generate_series(3, {customers}, 3) n,
+                (VALUES ('gift ', 'promotional', '2024-02-03T04:05:06Z'), ('bought ', 'paid', NULL)) g (id, category, expires_at);"#
+    )
 }
 
 fn create(client: &mut Client, dice: &mut Dice, n: usize, customers: usize) {
@@ -151,7 +177,7 @@ fn books(client: &mut Client) -> Vec<String> {
             "SELECT concat_ws(' | ', i.number, i.subscription, i.status, i.billing_reason, i.created, i.finalized_at, i.period_start,
                         i.period_end, i.total, i.starting_balance, i.ending_balance, i.amount_due, i.paid_at, i.due_date, i.line_count,
                         (SELECT string_agg(concat_ws(' ', l.price, l.description, l.quantity, l.amount, l.period_start, l.period_end,
-                                                     l.proration, l.kind), '; ' ORDER BY l.id)
+                                                     l.proration, l.kind, l.discount_amount, l.credit_amounts, l.taxes), '; ' ORDER BY l.id)
                          FROM billing.invoice_lines l WHERE l.invoice = i.id))
              FROM billing.invoices i
              UNION ALL
@@ -161,6 +187,9 @@ fn books(client: &mut Client) -> Vec<String> {
              UNION ALL
              SELECT concat_ws(' | ', 'balance', t.customer, t.amount, t.type, i.number, t.created)
              FROM billing.customer_balance_transactions t JOIN billing.invoices i ON i.id = t.invoice
+             UNION ALL
+             SELECT concat_ws(' | ', 'credit', t.credit_grant, t.reason, t.amount, i.number, t.effective_at)
+             FROM billing.credit_balance_transactions t LEFT JOIN billing.invoices i ON i.id = t.invoice
              ORDER BY 1",
             &[],
         )
@@ -208,6 +237,12 @@ fn a_late_run_equals_runs_on_time() {
             expected.iter().any(|row| row.starts_with("balance")),
             "seed {seed} has no balances"
         );
+        for reason in ["credits_applied", "credits_expired"] {
+            assert!(
+                expected.iter().any(|row| row.contains(reason)),
+                "seed {seed}: no {reason}"
+            );
+        }
         assert_books_balance(&mut late);
         assert_usage_billed_exactly(&mut late, "2024-03-01 12:00");
         assert_eq!(generate(&mut late, "2024-03-01 12:00"), 0);

@@ -76,6 +76,39 @@ fn a_transaction_hears_of_it_too() {
     }
 }
 
+/// A session that has looked up many customers reads all of them at once.
+#[test]
+fn a_customer_read_with_all_others_is_kept_no_longer() {
+    let database = database();
+    let (mut here, mut there) = two_sessions(&database);
+    let many = "INSERT INTO billing.customers (id) SELECT 'c' || n FROM generate_series(1, 1000) n";
+    there.batch_execute(many).unwrap();
+    here.batch_execute("BEGIN; INSERT INTO billing.customers (id) VALUES ('ghost')")
+        .unwrap();
+    there
+        .batch_execute("INSERT INTO billing.customers (id) VALUES ('late')")
+        .unwrap();
+    for n in 1..=300 {
+        accepts(&mut here, "sum", &format!("c{n}"));
+    }
+    accepts(&mut here, "sum", "ghost");
+    accepts(&mut here, "sum", "late");
+    here.batch_execute("ROLLBACK").unwrap();
+    refuses_customer(&mut here, "ghost");
+    for customer in ["late", "c1", "c300", "c301", "c1000"] {
+        accepts(&mut here, "sum", customer);
+    }
+    refuses_customer(&mut here, "c1001");
+    there
+        .batch_execute(
+            "INSERT INTO billing.customers (id) VALUES ('c1001'); DELETE FROM billing.customers WHERE id = 'c500'",
+        )
+        .unwrap();
+    accepts(&mut here, "sum", "c1001");
+    refuses_customer(&mut here, "c500");
+    accepts(&mut here, "sum", "c501");
+}
+
 #[test]
 fn what_is_rolled_back_was_never_there() {
     let database = database();

@@ -1,14 +1,18 @@
 //! Tests on a live server: the PostgreSQL named by PG_BILLING_TEST_PG (18 or 15).
 
+mod adjusting;
 mod alerts;
 mod bad_input;
 mod batches;
+mod billing_by_hand;
 mod catalog;
 mod cluster;
 mod comments;
 mod concurrency;
 mod durability;
 mod exactness;
+mod explaining;
+mod histories;
 mod identity;
 mod immutability;
 mod ingest;

@@ -325,3 +325,46 @@ fn cancelling_recomputes_what_cannot_be_subtracted() {
         0
     );
 }
+
+/// Recording finds the part of the queue by itself, so PostgreSQL is asked whether each row is where it would have put it.
+#[test]
+fn every_customer_has_a_part_of_the_queue_and_every_part_is_folded() {
+    let database = narrow_database();
+    let mut client = database.connect().unwrap();
+    client
+        .batch_execute(
+            "SELECT count(billing.create_customer(id)) FROM (
+                 SELECT 'cus_' || n FROM generate_series(1, 300) n
+                 UNION ALL VALUES ('é'), ('日本'), (repeat('x', 255)), ('\"')) c (id);
+             SELECT billing.record_meter_event('sum', id) FROM billing.customers;
+             SELECT billing.record_meter_events(array_agg('count'::text), array_agg(id), array_agg(1::numeric)) FROM billing.customers;
+             SELECT billing.record_meter_event('max', id, 1, 'cancelled') FROM billing.customers;
+             SELECT billing.cancel_meter_event('max', id, 'cancelled') FROM billing.customers",
+        )
+        .unwrap();
+    let parts = client
+        .query(
+            "SELECT t.relid::regclass::text, pg_get_partition_constraintdef(t.relid) FROM pg_partition_tree('billing.usage_pending') t
+             WHERE t.isleaf",
+            &[],
+        )
+        .unwrap();
+    assert!(parts.len() > 1);
+    let mut rows = 0;
+    for part in &parts {
+        let (name, belongs): (&str, &str) = (part.get(0), part.get(1));
+        let sql = format!("SELECT count(*) FROM {name} WHERE NOT {belongs}");
+        assert_eq!(number(&mut client, &sql), 0, "{name}");
+        let here = number(&mut client, &format!("SELECT count(*) FROM {name}"));
+        assert!(here > 0, "{name}");
+        rows += here;
+    }
+    assert_eq!(rows, 4 * number(&mut client, "SELECT count(*) FROM billing.customers"));
+    let customers = number(&mut client, "SELECT count(*) FROM billing.customers");
+    assert_eq!(roll_up(&mut client), 3 * customers);
+    assert_eq!(pending(&mut client), 0);
+    let sums = "SELECT count(*) FROM billing.customers c
+                WHERE billing.usage_quantity('sum', c.id, NULL, NULL) = 1 AND billing.usage_quantity('count', c.id, NULL, NULL) = 1
+                  AND billing.usage_quantity('max', c.id, NULL, NULL) IS NULL";
+    assert_eq!(number(&mut client, sums), customers);
+}

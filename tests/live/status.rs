@@ -188,7 +188,7 @@ fn the_queue_is_small_again_after_a_burst() {
     let database = Database::with_extension(&cluster).unwrap();
     let mut client = database.connect().unwrap();
     catalog(&mut client);
-    let size = "SELECT pg_relation_size('billing.usage_pending')";
+    let size = "SELECT sum(pg_relation_size(relid))::bigint FROM pg_partition_tree('billing.usage_pending')";
     client
         .batch_execute(
             "INSERT INTO billing.usage_pending (customer, event_name, hour, event_count, value_sum)

@@ -14,7 +14,8 @@ use postgres::error::SqlState;
 use serde_json::{Map, Value, json};
 
 use crate::recording::{
-    FORMULAS, assert_refused, await_next_partition, meter, narrow_database, number, record, refusal, text, usage,
+    FORMULAS, assert_refused, await_next_partition, await_that, meter, narrow_database, number, record, refusal, text,
+    usage,
 };
 use history::{CUSTOMERS, History, METERS, SCENES, formula, middle, name};
 use oracle::{DAY, Event, HOUR, MINUTE, Micros, instant};
@@ -464,6 +465,83 @@ fn a_snapshot_older_than_a_partition_shows_its_own_events_there() {
     let cut = "SELECT trim_scale(aggregated_value)::text FROM billing.meter_event_summaries('sum', 'acme',
                    now() - interval '90 minutes', now() + interval '1 minute')";
     assert_eq!(text(&mut own, cut), "2");
+}
+
+/// What a transaction has read so far: the names of tables of schema billing.
+fn tables_read(client: &mut Client, like: &str) -> Vec<String> {
+    let sql = "SELECT relname::text FROM pg_stat_xact_user_tables
+               WHERE schemaname = 'billing' AND relname LIKE $1 AND seq_scan + coalesce(idx_scan, 0) > 0 ORDER BY 1";
+    let rows = client.query(sql, &[&like]).unwrap();
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+#[test]
+fn a_summary_reads_its_own_part_of_the_queue_and_the_partitions_of_its_hours() {
+    let (database, mut client) = ready();
+    for day in 1..=3 {
+        let sql = format!("SELECT billing.record_meter_event('sum', 'acme', {day}, NULL, '2026-01-0{day} 10:10Z')");
+        client.batch_execute(&sql).unwrap();
+        await_next_partition(&mut client);
+    }
+    let sealed = "SELECT count(*) FILTER (WHERE billing.seal_partition(name)) FROM billing.meter_event_partitions
+                  WHERE upper_bound <= now() - interval '1 second'";
+    // Sealing waits as long as a partition is wide.
+    await_that("three partitions are sealed", || {
+        client.execute(sealed, &[]).unwrap();
+        number(
+            &mut client,
+            "SELECT count(*) FROM billing.meter_event_partitions WHERE min_timestamp IS NOT NULL",
+        ) == 3
+    });
+    let holder = "SELECT name FROM billing.meter_event_partitions WHERE min_timestamp = '2026-01-02 10:10Z'";
+    let holder = text(&mut client, holder);
+    // Another session, because a session's counts are of all that it has not reported yet.
+    let mut reader = database.connect().unwrap();
+    reader.batch_execute("BEGIN").unwrap();
+    let cut = "SELECT aggregated_value::text FROM billing.meter_event_summaries('sum', 'acme', '2026-01-01 20:00Z', '2026-01-02 10:30Z')";
+    assert_eq!(text(&mut reader, cut), "2");
+    assert_eq!(tables_read(&mut reader, "meter\\_events\\_p%"), [holder]);
+    assert_eq!(tables_read(&mut reader, "usage\\_pending%").len(), 1);
+    reader.batch_execute("COMMIT").unwrap();
+}
+
+/// Whoever does not see all events, or asks beside parallel workers, has the table read as a whole.
+#[test]
+fn events_are_read_with_the_rights_of_the_caller_and_in_parallel_queries() {
+    let (database, mut client) = ready();
+    let cut = "SELECT trim_scale(aggregated_value)::text
+               FROM billing.meter_event_summaries('sum', 'acme', '2026-01-01 10:10Z', '2026-01-01 10:20Z')";
+    let role = format!("reader_of_{}", database.name());
+    client
+        .batch_execute(&format!(
+            "CREATE ROLE {role} LOGIN; GRANT billing_reader TO {role};
+             SELECT billing.record_meter_event('sum', 'acme', n, 'id' || n, '2026-01-01 10:10Z') FROM generate_series(1, 3) n"
+        ))
+        .unwrap();
+    let mut reader = database.connect_as(&role).unwrap();
+    assert_eq!(text(&mut reader, cut), "6");
+    let forced = match number(&mut client, "SELECT current_setting('server_version_num')::bigint") {
+        ..160_000 => "force_parallel_mode",
+        _ => "debug_parallel_query",
+    };
+    reader
+        .batch_execute(&format!("BEGIN; SET LOCAL {forced} = on"))
+        .unwrap();
+    assert_eq!(text(&mut reader, cut), "6");
+    reader.batch_execute("COMMIT").unwrap();
+    client
+        .batch_execute(
+            "ALTER TABLE billing.meter_events ENABLE ROW LEVEL SECURITY;
+             CREATE POLICY not_the_third ON billing.meter_events USING (identifier <> 'id3')",
+        )
+        .unwrap();
+    assert_eq!(text(&mut reader, cut), "3");
+    assert_eq!(text(&mut client, cut), "6");
+    client
+        .batch_execute("REVOKE SELECT ON billing.meter_events FROM billing_reader")
+        .unwrap();
+    let refused = refusal(&mut reader, cut, &[]);
+    assert_eq!(*refused.code(), SqlState::INSUFFICIENT_PRIVILEGE, "{refused}");
 }
 
 #[test]

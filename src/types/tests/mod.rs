@@ -1,10 +1,12 @@
 //! Tests of the value types. The objects follow the shape of Stripe's published fixtures (github.com/stripe/openapi) and
 //! of its create parameters; ids and values are our own.
 
+mod bill;
 mod change;
 mod currency;
 mod meter;
 mod price;
+mod reductions;
 mod robustness;
 mod schedule;
 mod subscription;

@@ -5,16 +5,20 @@ use proptest::option;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-use super::super::{Kind, Meter, Price, StripeObject, Subscription};
+use super::super::{
+    Kind, Meter, Price, StripeObject, Subscription, coupon, credit_grant, credit_grant_changes, tax_rate,
+};
 use super::valid;
 
 /// Names and values that the types look for, so that random objects get past the first check.
 const WORDS: &str = "\
-    active amount billing_scheme billing_thresholds cancel_at count currency currency_options customer customer_mapping data \
-    day default_aggregation dimension_filters divide_by eur event_name event_payload_key formula id inf interval interval_count items \
-    maximum_amount metadata meter metered minimum_amount month name now object per_unit price product product_data quantity recurring round subscription tiered \
-    tiers tiers_mode transfer_lookup_key transform_quantity trial_end type unit_amount unit_amount_decimal up up_to usage_type usd \
-    value_settings volume $serde_json::private::Number";
+    active amount amount_off applicability_config billing_scheme billing_thresholds cancel_at count currency \
+    currency_options customer customer_mapping data day default_aggregation dimension_filters display_name \
+    divide_by duration eur event_name event_payload_key formula id inclusive inf interval interval_count items \
+    maximum_amount metadata meter metered minimum_amount monetary month name now object per_unit percent_off \
+    percentage price price_type product product_data quantity recurring round scope subscription tiered tiers \
+    tiers_mode transfer_lookup_key transform_quantity trial_end type unit_amount unit_amount_decimal up up_to \
+    usage_type usd value value_settings volume $serde_json::private::Number";
 
 fn word() -> impl Strategy<Value = String> {
     prop_oneof![4 => prop::sample::select(WORDS.split(' ').collect::<Vec<_>>()).prop_map(str::to_owned), 1 => ".{0,8}"]
@@ -184,6 +188,11 @@ fn never_panics(text: &str) {
     check::<Meter>(text);
     check::<Price>(text);
     check::<Subscription>(text);
+    for read in [coupon, tax_rate, credit_grant, credit_grant_changes] {
+        if let Ok(value) = read(text) {
+            assert_eq!(read(&value.to_string()), Ok(value));
+        }
+    }
 }
 
 proptest! {

@@ -116,3 +116,68 @@ fn a_subscription_may_have_two_prices_on_one_meter() {
         "SELECT count(*) = 2 FROM billing.subscription_items WHERE subscription = 'sub'"
     ));
 }
+
+/// Wherever usage is read from: buckets, the queue, events of the hours that a bound cuts, sets of texts, levels. Of each region n
+/// events: asia 1, eu 2, us 3; the price is for eu and us, 1 a unit.
+#[test]
+fn a_filter_of_several_values_bills_all_of_them_from_every_source() {
+    let (_database, mut client) = database();
+    client
+        .batch_execute("SET timezone = 'UTC'; SET billing.max_event_age = -1; SELECT billing.create_customer('c')")
+        .unwrap();
+    // Of unique_count the texts are 1 to 3 in us, 1 and 2 in eu; of weighted_sum the level is 5 from before the period on.
+    for (formula, quantity, from) in [
+        ("sum", "5", "2024-01-01 00:10"),
+        ("count", "5", "2024-01-01 00:10"),
+        ("max", "1", "2024-01-01 00:10"),
+        ("unique_count", "3", "2024-01-01 00:10"),
+        ("weighted_sum", "5", "2023-12-01 00:10"),
+    ] {
+        let mut declared = meter(formula);
+        declared["dimension_payload_keys"] = json!(["region"]);
+        declared["default_aggregation"] = json!({"formula": formula});
+        if formula == "unique_count" {
+            declared["value_settings"] = json!({"event_payload_key": "user"});
+        }
+        text(&mut client, "SELECT billing.create_meter($1::jsonb)", &[&declared]);
+        let price = filtered(formula, json!({"region": ["eu", "us"]}));
+        text(&mut client, PRICE, &[&price, &None::<&str>, &formula]);
+        let definition = json!({"customer": "c", "items": [{"price": formula}]});
+        text(
+            &mut client,
+            "SELECT billing.create_subscription($1::jsonb, $2, '2024-01-01 00:05Z')",
+            &[&definition, &formula],
+        );
+        client
+            .execute(
+                "SELECT billing.record_meter_event($1, 'c', 1, region || n, $2::text::timestamptz + n * interval '5 minutes',
+                     jsonb_build_object('region', region, 'user', n))
+                 FROM unnest(ARRAY['asia', 'eu', 'us']) WITH ORDINALITY r (region, place), generate_series(1, place) n",
+                &[&formula, &from],
+            )
+            .unwrap();
+        let billed = "SELECT trim_scale(quantity)::text FROM billing.preview_invoice($1, '2024-02-01Z')";
+        // Not rolled up yet, then in buckets, of which the period's bound cuts one.
+        assert_eq!(text(&mut client, billed, &[&formula]), quantity, "{formula}, pending");
+        client.batch_execute("SELECT billing.roll_up()").unwrap();
+        assert_eq!(text(&mut client, billed, &[&formula]), quantity, "{formula}");
+        let summary = "SELECT trim_scale(aggregated_value)::text FROM billing.meter_event_summaries(
+                $1, 'c', '2024-01-01 00:05Z', '2024-02-01 00:05Z', dimensions => '{\"region\": [\"us\", \"eu\", \"us\"]}')";
+        assert_eq!(text(&mut client, summary, &[&formula]), quantity, "{formula}, summary");
+    }
+    for (dimensions, refused) in [
+        ("{\"region\": [null]}", true),
+        ("{\"region\": {\"is\": \"eu\"}}", true),
+        ("{\"region\": [[\"eu\"]]}", true),
+        ("[]", true),
+        ("{\"region\": []}", false),
+    ] {
+        let sql = "SELECT aggregated_value::text FROM billing.meter_event_summaries(
+                       'sum', 'c', '2024-01-01Z', '2024-02-01Z', dimensions => $1::text::jsonb)";
+        if refused {
+            Refusal::of(&mut client, sql, &[&dimensions]).says("22023", &["object of texts"]);
+        } else {
+            assert_eq!(text(&mut client, sql, &[&dimensions]), "0");
+        }
+    }
+}

@@ -1,12 +1,12 @@
 //! Lookup keys that pass from one price to the next.
 
 use std::thread;
-use std::time::Duration;
 
 use postgres::Client;
 use serde_json::{Value, json};
 
 use super::{PRICE, database, text, truth};
+use crate::recording::{await_that, number};
 use crate::refusal::Refusal;
 
 fn with_key(amount: i64, transfer: bool) -> Value {
@@ -115,15 +115,11 @@ fn of_sessions_that_transfer_one_key_the_last_has_it() {
                     })
                 })
                 .collect();
-            while !truth(
-                &mut watch,
-                &format!(
-                    "SELECT count(*) = {transfers} FROM pg_locks WHERE NOT granted AND locktype = 'advisory'
-                          AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-                ),
-            ) {
-                thread::sleep(Duration::from_millis(5));
-            }
+            let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'advisory'
+                           AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+            await_that("the others wait for the first", || {
+                number(&mut watch, waiting) == transfers
+            });
             // Readers see neither none nor two before, and neither after.
             assert_eq!(holders(&mut watch), if held_before { "old" } else { "" });
             first.batch_execute("COMMIT").unwrap();

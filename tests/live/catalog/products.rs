@@ -1,11 +1,11 @@
 //! Products: changed by Stripe's field names, made together with a price, and their default price.
 
 use std::thread;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::{PRICE, database, text, truth};
+use crate::recording::{await_that, number};
 use crate::refusal::Refusal;
 
 const UPDATE: &str = "SELECT billing.update_product($1, $2::jsonb)";
@@ -261,13 +261,9 @@ fn two_sessions_making_one_price_with_its_product_make_one_product() {
             text(&mut second, PRICE, &[&described(), &None::<&str>, &"p"])
         });
         let mut watch = database.connect().unwrap();
-        while !truth(
-            &mut watch,
-            "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND locktype = 'advisory'
-                            AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))",
-        ) {
-            thread::sleep(Duration::from_millis(5));
-        }
+        let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'advisory'
+                       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+        await_that("the second waits for the first", || number(&mut watch, waiting) == 1);
         first.batch_execute("COMMIT").unwrap();
         assert_eq!(second.join().unwrap(), "p");
     });

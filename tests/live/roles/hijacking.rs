@@ -6,7 +6,6 @@ use super::{CATALOG, database, login, strings};
 const INLINED: &[&str] = &[
     "alert_period",
     "billed_before",
-    "dimensions_match",
     "item_period",
     "licensed_lines",
     "price_label",

@@ -1,0 +1,144 @@
+//! The filters of sealed partitions: made once nobody writes there any more, and kept by each backend that searches often.
+//!
+//! A filter rules out nearly every identity that is new, without a look at the partition's index. Where there is none, or it is not worth
+//! reading, the index is searched.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use pgrx::prelude::*;
+
+use super::partitions::Partition;
+use crate::filter::{Filter, fingerprint};
+use crate::pg::catalog::{self, Kept};
+use crate::pg::error::Result;
+use crate::pg::leaf::Leaf;
+use crate::pg::owner::as_owner;
+use crate::pg::spi::{self, Sees, Statement, arg};
+
+/// What a backend keeps at most: filters of some five million events.
+const MOST_BYTES: usize = 8 << 20;
+/// Bytes of a row, so that one fills a page, and of how many events they tell.
+const BYTES_OF_PART: usize = 8000;
+const EVENTS_OF_PART: u64 = 5000;
+
+#[derive(Default)]
+struct Filters {
+    known: HashMap<pg_sys::Oid, Known>,
+    bytes: usize,
+}
+
+#[derive(Clone)]
+enum Known {
+    /// That often the partition was searched without.
+    Searched(u64),
+    /// `None`: there is none, or no room for it.
+    Read(Option<Rc<Filter>>),
+}
+
+thread_local! {
+    static FILTERS: Kept<Filters> = Kept::default();
+    /// The partition whose filter is now worth reading.
+    static WANTED: Cell<Option<Partition>> = const { Cell::new(None) };
+}
+
+/// The filter of the partition, if this backend has read it. Otherwise counts the searches that do without, and does not read it: it is
+/// asked for in the midst of recording.
+pub fn of(partition: &Partition, searches: usize) -> Option<Rc<Filter>> {
+    let sealed = partition.sealed.as_ref()?;
+    let known = FILTERS.with(|kept| kept.with(|filters| filters.known.get(&partition.oid).cloned()));
+    let before = match known {
+        Some(Known::Read(filter)) => return filter,
+        Some(Known::Searched(times)) => times,
+        None => 0,
+    };
+    let searched = before.saturating_add(searches as u64);
+    // Reading a page of it costs about as much as a search.
+    if searched.saturating_mul(EVENTS_OF_PART) > sealed.events {
+        WANTED.set(Some(*partition));
+    }
+    keep(partition, Known::Searched(searched));
+    None
+}
+
+/// The same for many searches that are about to begin: reads it if they are worth it.
+pub fn for_many(partition: &Partition, searches: usize) -> Result<Option<Rc<Filter>>> {
+    match of(partition, searches) {
+        Some(filter) => Ok(Some(filter)),
+        None => {
+            read_wanted()?;
+            Ok(of(partition, 0))
+        }
+    }
+}
+
+/// Reads the filter that searches have asked for.
+pub fn read_wanted() -> Result<()> {
+    WANTED.take().map_or(Ok(()), |partition| read(&partition))
+}
+
+/// Reads the filter of a sealed partition, unless it was read before.
+fn read(partition: &Partition) -> Result<()> {
+    const READ: Statement = Statement {
+        sql: "SELECT f.part, f.parts, f.bits FROM billing.meter_event_filters f
+              WHERE f.partition = (SELECT c.relname::text FROM pg_catalog.pg_class c WHERE c.oid = $1) ORDER BY f.part",
+        types: &[PgBuiltInOids::OIDOID],
+    };
+    let known = FILTERS.with(|kept| kept.with(|filters| filters.known.get(&partition.oid).cloned()));
+    let Some(sealed) = &partition.sealed else {
+        return Ok(());
+    };
+    if matches!(known, Some(Known::Read(_))) {
+        return Ok(());
+    }
+    catalog::relation(c"meter_event_filters")?;
+    let since = catalog::changes();
+    let bytes = FILTERS.with(|kept| kept.with(|filters| filters.bytes));
+    let filter = match Filter::bytes_for(sealed.events) + bytes {
+        ..=MOST_BYTES => {
+            let read = |row: &spi::Row| Ok((row.required::<i32>(1)?, row.required::<i32>(2)?, row.required(3)?));
+            whole(as_owner(|| {
+                spi::fetch(&READ, &[arg(partition.oid)], Sees::Latest, read)
+            })?)
+        }
+        _ => None,
+    };
+    if catalog::changes() == since {
+        keep(partition, Known::Read(filter.map(Rc::new)));
+    }
+    Ok(())
+}
+
+/// `None`: not all of its parts are there.
+fn whole(parts: Vec<(i32, i32, Vec<u8>)>) -> Option<Filter> {
+    let count = parts.len() as i32;
+    let complete = (0..)
+        .zip(&parts)
+        .all(|(nth, (part, parts, _))| (nth, count) == (*part, *parts));
+    let bytes: Vec<u8> = parts.into_iter().flat_map(|(_, _, bits)| bits).collect();
+    complete.then(|| Filter::of_bytes(bytes)).flatten()
+}
+
+fn keep(partition: &Partition, known: Known) {
+    FILTERS.with(|kept| {
+        kept.keep(catalog::changes(), |filters| {
+            if let Known::Read(Some(filter)) = &known {
+                filters.bytes += filter.bytes().len();
+            }
+            filters.known.insert(partition.oid, known);
+        })
+    });
+}
+
+/// The filter of all identities in a partition, for about that many events, in parts.
+#[pg_extern(sql = false)]
+fn identity_filter(partition: pg_sys::Oid, events: i64) -> Result<SetOfIterator<'static, Vec<u8>>> {
+    let mut filter = Filter::with_room_for(u64::try_from(events).unwrap_or(0));
+    if let Some(leaf) = Leaf::open(partition)? {
+        leaf.each_identity(|identity| filter.add(fingerprint(identity)))?;
+        leaf.close();
+    }
+    let parts: Vec<Vec<u8>> = filter.bytes().chunks(BYTES_OF_PART).map(<[u8]>::to_vec).collect();
+    Ok(SetOfIterator::new(parts))
+}

@@ -1,0 +1,233 @@
+//! Playing a history on a database, and reading back what billing has made of it.
+
+use chrono::{DateTime, Utc};
+use harness::{Cluster, Database};
+use postgres::Client;
+
+use super::model::{Invoice, Line};
+use super::prices::{self, Source};
+use super::story::{History, Micros, Subscription};
+
+fn time(micros: Micros) -> DateTime<Utc> {
+    DateTime::from_timestamp_micros(micros).unwrap()
+}
+
+/// For a statement.
+pub fn shown(micros: Micros) -> String {
+    time(micros).to_rfc3339()
+}
+
+pub fn connect(database: &Database) -> Client {
+    let mut client = database.connect().unwrap();
+    client
+        .batch_execute("SET timezone = 'UTC'; SET billing.max_event_age = -1")
+        .unwrap();
+    client
+}
+
+/// A database with the prices and customers of a history.
+pub fn open<'c>(cluster: &'c Cluster, history: &History) -> Database<'c> {
+    let database = Database::with_extension(cluster).unwrap();
+    let mut sql = String::new();
+    for source in Source::ALL {
+        let name = source.name();
+        sql += &format!(
+            r#"SELECT billing.create_meter('{{"display_name": "{name}", "event_name": "{name}", "default_aggregation": {{"formula": "{name}"}}}}');"#
+        );
+    }
+    for price in prices::all() {
+        sql += &format!(
+            "SELECT billing.create_price('{}', id => '{}');",
+            price.definition(),
+            price.id()
+        );
+    }
+    sql += &format!(
+        "SELECT billing.create_customer('c' || n) FROM generate_series(0, {}) n",
+        history.customers - 1
+    );
+    connect(&database).batch_execute(&sql).unwrap();
+    database
+}
+
+fn create(subscription: &Subscription) -> String {
+    let items: Vec<String> = subscription
+        .items
+        .iter()
+        .map(|(price, quantity)| match price.source {
+            None => format!(r#"{{"price": "{}", "quantity": {quantity}}}"#, price.id()),
+            Some(_) => format!(r#"{{"price": "{}"}}"#, price.id()),
+        })
+        .collect();
+    let mut fields = format!(
+        r#""customer": "c{}", "items": [{}], "cancel_at_period_end": {}"#,
+        subscription.customer,
+        items.join(", "),
+        subscription.cancel_at_period_end
+    );
+    for (name, at) in [
+        ("billing_cycle_anchor", subscription.anchor),
+        ("trial_end", subscription.trial_end),
+        ("cancel_at", subscription.cancel_at),
+    ] {
+        if let Some(at) = at {
+            fields += &format!(r#", "{name}": "{}""#, shown(at));
+        }
+    }
+    if !subscription.prorates {
+        fields += r#", "proration_behavior": "none""#;
+    }
+    if subscription.sends_invoices {
+        fields += r#", "collection_method": "send_invoice", "days_until_due": 14"#;
+    }
+    format!(
+        "SELECT billing.create_subscription('{{{fields}}}', '{}', '{}');",
+        subscription.id,
+        shown(subscription.start)
+    )
+}
+
+/// What happens before a run: subscriptions that start, events that arrive, and events that are cancelled.
+pub fn happen(client: &mut Client, history: &History, run: usize) {
+    let mut sql = String::new();
+    for subscription in &history.subscriptions {
+        if history.run_at(subscription.start) == Some(run) {
+            sql += &create(subscription);
+        }
+    }
+    for event in history.events.iter().filter(|event| event.arrives == run) {
+        sql += &format!(
+            "SELECT billing.record_meter_event('{}', 'c{}', {}::numeric / 10, 'e{}', '{}');",
+            event.source.name(),
+            event.customer,
+            event.tenths,
+            event.identifier,
+            shown(event.at)
+        );
+    }
+    for event in history.events.iter().filter(|event| event.cancelled == Some(run)) {
+        sql += &format!(
+            "SELECT billing.cancel_meter_event('{}', 'c{}', 'e{}');",
+            event.source.name(),
+            event.customer,
+            event.identifier
+        );
+    }
+    client.batch_execute(&sql).unwrap();
+}
+
+/// An invoice as both sides tell it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Told {
+    pub subscription: String,
+    pub reason: String,
+    pub created: Micros,
+    pub finalized_at: Option<Micros>,
+    pub total: i64,
+    pub lines: Vec<String>,
+    /// Its place among all numbers, from 1, and the balances before and after it and what is due.
+    pub settled: Option<(i64, i64, i64, i64)>,
+}
+
+fn tell(line: &Line) -> String {
+    let Line {
+        kind,
+        price,
+        start,
+        end,
+        tenths,
+        amount,
+    } = line;
+    format!(
+        "{kind} {price} {} – {}: {tenths} tenths, {amount}",
+        shown(*start),
+        shown(*end)
+    )
+}
+
+pub fn told(invoices: &[Invoice]) -> Vec<Told> {
+    let mut told: Vec<Told> = std::iter::zip(1.., invoices)
+        .map(|(number, invoice)| {
+            let mut lines: Vec<String> = invoice.lines.iter().map(tell).collect();
+            lines.sort();
+            Told {
+                subscription: invoice.subscription.clone(),
+                reason: invoice.reason.to_owned(),
+                created: invoice.created,
+                finalized_at: invoice.finalized_at,
+                total: invoice.total(),
+                lines,
+                settled: invoice
+                    .balances
+                    .map(|(starting, ending)| (number, starting, ending, invoice.total() + starting - ending)),
+            }
+        })
+        .collect();
+    told.sort();
+    told
+}
+
+/// All that billing has made.
+pub fn books(client: &mut Client) -> Vec<Told> {
+    const MICROS: &str = "CREATE OR REPLACE FUNCTION pg_temp.micros(at timestamptz) RETURNS bigint LANGUAGE sql
+                          RETURN (extract(epoch FROM at) * 1000000)::bigint";
+    client.batch_execute(MICROS).unwrap();
+    let mut lines = std::collections::BTreeMap::<String, Vec<String>>::new();
+    let sql = "SELECT invoice, kind, price, pg_temp.micros(period_start), pg_temp.micros(period_end),
+                      trim_scale(quantity * 10)::bigint, amount FROM billing.invoice_lines";
+    for row in client.query(sql, &[]).unwrap() {
+        let line = format!(
+            "{} {} {} – {}: {} tenths, {}",
+            row.get::<_, &str>(1),
+            row.get::<_, &str>(2),
+            shown(row.get(3)),
+            shown(row.get(4)),
+            row.get::<_, i64>(5),
+            row.get::<_, i64>(6)
+        );
+        lines.entry(row.get(0)).or_default().push(line);
+    }
+    let sql = "SELECT id, subscription, billing_reason, pg_temp.micros(created), pg_temp.micros(finalized_at), total,
+                      substr(number, 5)::bigint, starting_balance::bigint, ending_balance::bigint, amount_due
+               FROM billing.invoices";
+    let mut told: Vec<Told> = client
+        .query(sql, &[])
+        .unwrap()
+        .iter()
+        .map(|row| {
+            let mut lines = lines.remove(row.get::<_, &str>(0)).unwrap_or_default();
+            lines.sort();
+            Told {
+                subscription: row.get(1),
+                reason: row.get(2),
+                created: row.get(3),
+                finalized_at: row.get(4),
+                total: row.get(5),
+                lines,
+                settled: row
+                    .get::<_, Option<i64>>(6)
+                    .map(|number| (number, row.get(7), row.get(8), row.get(9))),
+            }
+        })
+        .collect();
+    told.sort();
+    told
+}
+
+/// Without what depends on the order in which invoices became final: their numbers, and which of them used up a balance.
+pub fn unordered(mut books: Vec<Told>) -> Vec<Told> {
+    for invoice in &mut books {
+        invoice.settled = invoice.settled.map(|_| (0, 0, 0, 0));
+    }
+    books.sort();
+    books
+}
+
+#[track_caller]
+pub fn assert_same_books(what: &str, found: &[Told], expected: &[Told]) {
+    let differs = |(found, expected): &(&Told, &Told)| found != expected;
+    if let Some((found, expected)) = std::iter::zip(found, expected).find(differs) {
+        panic!("{what}: found\n{found:#?}\nnot\n{expected:#?}");
+    }
+    assert_eq!(found.len(), expected.len(), "{what}: invoices");
+}
