@@ -56,7 +56,7 @@ SET jit = off AS $$
 BEGIN
     RETURN QUERY
     WITH ended AS MATERIALIZED (
-        SELECT s AS subscription, s.id, billing.subscription_ends(s) AS ends
+        SELECT s AS subscription, s.id, billing.subscription_ends(s) OR billing.subscription_pauses(s) AS ends
         FROM billing.subscriptions s WHERE s.id = ANY (next_lines.subscriptions)
     ), usage AS MATERIALIZED (
         SELECT row_number() OVER () AS place, e.id AS of_subscription, (e.subscription).customer,
@@ -185,8 +185,7 @@ BEGIN
         current_period_end = CASE WHEN n.ends THEN s.current_period_end ELSE n.period_end END,
         next_invoice_at = CASE WHEN NOT n.ends AND NOT n.pauses THEN n.period_end END
     FROM (SELECT s.id, billing.subscription_ends(s) AS ends, n.period_start, n.period_end,
-                 coalesce(s.trial_end = s.current_period_end, false) AND s.trial_end_behavior = 'pause'
-                     AND s.default_payment_method IS NULL AS pauses
+                 billing.subscription_pauses(s) AS pauses
           FROM billing.subscriptions s
           CROSS JOIN LATERAL billing.subscription_period(s, s.current_period_end) n
           WHERE s.id = ANY (end_periods.subscriptions)) n

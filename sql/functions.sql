@@ -73,6 +73,18 @@ COMMENT ON FUNCTION billing.require_supported(billing.subscription) IS
     'An object that Stripe returned can be cast whatever it holds; this raises 0A000, naming the field, for one that means money and '
     'is not built yet, so that nothing is billed as if it were not there. Internal.';
 
+CREATE FUNCTION billing.subscription_changes(changes text) RETURNS text
+    AS 'MODULE_PATHNAME', 'subscription_changes_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION billing.subscription_changes(text) IS
+    'What update_subscription was given, as JSON, validated and normalised: what is to be cleared is null there. 22P02: no JSON '
+    'object; 22023: a field breaks a rule, which the message names; 0A000: a field that is not built. Internal.';
+
+CREATE FUNCTION billing.subscription_schedule_definition(definition text, is_update boolean) RETURNS text
+    AS 'MODULE_PATHNAME', 'subscription_schedule_definition_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION billing.subscription_schedule_definition(text, boolean) IS
+    'What create_subscription_schedule or update_subscription_schedule was given, as JSON, validated and normalised. 22P02: no '
+    'JSON object; 22023: a field breaks a rule, which the message names; 0A000: a field that is not built. Internal.';
+
 CREATE FUNCTION billing.normalised_bill(kind text, object text) RETURNS text
     AS 'MODULE_PATHNAME', 'normalised_bill_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION billing.normalised_bill(text, text) IS

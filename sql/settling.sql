@@ -58,8 +58,14 @@ CREATE FUNCTION billing.settle_invoice(invoice text, status text, as_of timestam
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
-    found billing.invoices := billing.lock_invoice(settle_invoice.invoice, settle_invoice.as_of);
+    found billing.invoices;
 BEGIN
+    IF settle_invoice.status = 'paid' THEN
+        -- Subscriptions are locked before their invoices, here as everywhere.
+        PERFORM FROM billing.subscriptions s JOIN billing.invoices i ON i.subscription = s.id
+        WHERE i.id = settle_invoice.invoice FOR NO KEY UPDATE OF s;
+    END IF;
+    found := billing.lock_invoice(settle_invoice.invoice, settle_invoice.as_of);
     -- Again is refused here, where the table's trigger would let an update that changes nothing pass.
     IF found.status = settle_invoice.status THEN
         RAISE EXCEPTION 'invoice "%" is % and cannot become % again', found.id, found.status, found.status
@@ -80,7 +86,9 @@ BEGIN
         marked_uncollectible_at = CASE settle_invoice.status
             WHEN 'uncollectible' THEN settle_invoice.as_of ELSE i.marked_uncollectible_at END
     WHERE i.id = found.id;
-    IF settle_invoice.status = 'void' THEN
+    IF settle_invoice.status = 'paid' THEN
+        PERFORM billing.invoice_was_paid(found.id, settle_invoice.as_of);
+    ELSIF settle_invoice.status = 'void' THEN
         PERFORM billing.change_customer_balance(t.customer, t.currency, -t.amount, 'unapplied_from_invoice', t.invoice,
                                                 NULL, NULL, settle_invoice.as_of)
         FROM billing.customer_balance_transactions t WHERE t.invoice = found.id AND t.type = 'applied_to_invoice';

@@ -49,7 +49,7 @@ CREATE TABLE billing.subscriptions (
         CHECK ((status IN ('canceled', 'incomplete_expired')) = (ended_at IS NOT NULL)),
     CONSTRAINT subscriptions_running_are_billed CHECK (
         next_invoice_at IS NOT DISTINCT FROM current_period_end
-        OR next_invoice_at IS NULL AND status IN ('canceled', 'incomplete_expired', 'paused')),
+        OR next_invoice_at IS NULL AND status IN ('canceled', 'incomplete', 'incomplete_expired', 'paused')),
     CONSTRAINT subscriptions_pause_resumes CHECK (pause_resumes_at IS NULL OR pause_behavior IS NOT NULL),
     CONSTRAINT subscriptions_reset_with_threshold CHECK (reset_billing_cycle_anchor IS NULL OR amount_gte IS NOT NULL)
 );
@@ -63,9 +63,9 @@ usage, as in Stripe: usage belongs to a customer and a meter, not to a subscript
 COMMENT ON COLUMN billing.subscriptions.id IS 'The application''s own id, or one made here (sub_...).';
 COMMENT ON COLUMN billing.subscriptions.customer IS 'Who is billed.';
 COMMENT ON COLUMN billing.subscriptions.status IS
-'incomplete (its first invoice waits to be paid), incomplete_expired (that took longer than 23 hours), trialing, active,
-past_due or unpaid (as the application said), paused (nothing is billed) or canceled; as of the last period boundary that
-generate_invoices has passed.';
+'incomplete (its first invoice waits to be paid), incomplete_expired (that took longer than 23 hours), trialing,
+active, past_due or unpaid (as the application said), paused (nothing is billed) or canceled; as of the last period
+boundary that generate_invoices has passed.';
 COMMENT ON COLUMN billing.subscriptions.current_period_start IS
 'Start (inclusive) of the first period whose usage is not on an invoice yet.';
 COMMENT ON COLUMN billing.subscriptions.current_period_end IS
@@ -101,7 +101,8 @@ COMMENT ON COLUMN billing.subscriptions.definition IS
 'What create_subscription was given; later changes are in the columns only.';
 COMMENT ON COLUMN billing.subscriptions.created IS 'The as_of of its creation.';
 COMMENT ON COLUMN billing.subscriptions.next_invoice_at IS
-'When its next invoice is due, which is current_period_end; NULL once nothing is left to bill, and while it is paused.';
+'When its next invoice is due, which is current_period_end; NULL once nothing is left to bill, and while it is
+incomplete or paused.';
 COMMENT ON COLUMN billing.subscriptions.default_tax_rates IS
 'Ids of the tax rates of its lines, unless the item has its own; NULL: none.';
 COMMENT ON COLUMN billing.subscriptions.pause_behavior IS
@@ -119,7 +120,7 @@ COMMENT ON COLUMN billing.subscriptions.default_payment_method IS
 COMMENT ON COLUMN billing.subscriptions.schedule IS
 'The subscription schedule that changes it; NULL: none. No foreign key, as the schedule has one to here.';
 COMMENT ON INDEX billing.subscriptions_next_invoice_at_idx IS 'Finds what generate_invoices has to bill.';
-COMMENT ON INDEX billing.subscriptions_incomplete_idx IS 'Finds those whose first invoice may have been unpaid too long.';
+COMMENT ON INDEX billing.subscriptions_incomplete_idx IS 'Finds those whose first invoice may be unpaid for too long.';
 COMMENT ON INDEX billing.subscriptions_customer_idx IS 'Finds the subscriptions of a customer.';
 SELECT pg_catalog.pg_extension_config_dump('billing.subscriptions', '');
 
@@ -179,13 +180,21 @@ COMMENT ON TABLE billing.subscription_item_past_prices IS
 COMMENT ON COLUMN billing.subscription_item_past_prices.item IS 'The item that has another price now.';
 COMMENT ON COLUMN billing.subscription_item_past_prices.price IS 'The price it had.';
 COMMENT ON COLUMN billing.subscription_item_past_prices.starts_at IS
-'Since when (inclusive): the later of the price''s coming into effect and the start of the item''s period then running, as
-usage before that is on an invoice.';
+'Since when (inclusive): the later of the price''s coming into effect and the start of the item''s period then
+running, as usage before that is on an invoice.';
 COMMENT ON COLUMN billing.subscription_item_past_prices.ends_at IS 'Until when (exclusive).';
 COMMENT ON CONSTRAINT subscription_item_past_prices_pkey ON billing.subscription_item_past_prices IS
 'One price of an item at a time.';
 COMMENT ON INDEX billing.subscription_item_past_prices_price_idx IS 'Finds the uses of a price.';
 SELECT pg_catalog.pg_extension_config_dump('billing.subscription_item_past_prices', '');
+
+CREATE FUNCTION billing.subscription_pauses(subscription billing.subscriptions) RETURNS boolean
+LANGUAGE sql STABLE AS $$
+    SELECT coalesce(($1).trial_end = ($1).current_period_end, false)
+        AND ($1).trial_end_behavior = 'pause' AND ($1).default_payment_method IS NULL
+$$;
+COMMENT ON FUNCTION billing.subscription_pauses(billing.subscriptions) IS
+'Whether a subscription is paused at the end of its current period: its trial ends without a payment method. Internal.';
 
 CREATE FUNCTION billing.lock_subscription(subscription text) RETURNS billing.subscriptions
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$

@@ -63,7 +63,16 @@ extension_sql_file!(
     name = "subscriptions",
     requires = ["roll_up"]
 );
-extension_sql_file!("../sql/invoices.sql", name = "invoices", requires = ["subscriptions"]);
+extension_sql_file!(
+    "../sql/subscription_schedules.sql",
+    name = "subscription_schedules",
+    requires = ["subscriptions"]
+);
+extension_sql_file!(
+    "../sql/invoices.sql",
+    name = "invoices",
+    requires = ["subscription_schedules"]
+);
 extension_sql_file!(
     "../sql/invoice_items.sql",
     name = "invoice_items",
@@ -85,11 +94,10 @@ extension_sql_file!(
     requires = ["credit_notes"]
 );
 extension_sql_file!(
-    "../sql/stubs.sql",
-    name = "stubs",
+    "../sql/coupons.sql",
+    name = "coupons",
     requires = ["customer_balance_transactions"]
 );
-extension_sql_file!("../sql/coupons.sql", name = "coupons", requires = ["stubs"]);
 extension_sql_file!("../sql/discounts.sql", name = "discounts", requires = ["coupons"]);
 extension_sql_file!("../sql/tax_rates.sql", name = "tax_rates", requires = ["discounts"]);
 extension_sql_file!(
@@ -112,14 +120,41 @@ extension_sql_file!(
     requires = ["thresholds"]
 );
 extension_sql_file!(
-    "../sql/subscribing.sql",
-    name = "subscribing",
+    "../sql/subscription_terms.sql",
+    name = "subscription_terms",
     requires = ["billing_runs"]
+);
+extension_sql_file!(
+    "../sql/prorating.sql",
+    name = "prorating",
+    requires = ["subscription_terms"]
+);
+extension_sql_file!("../sql/subscribing.sql", name = "subscribing", requires = ["prorating"]);
+extension_sql_file!("../sql/changing.sql", name = "changing", requires = ["subscribing"]);
+extension_sql_file!(
+    "../sql/changing_items.sql",
+    name = "changing_items",
+    requires = ["changing"]
+);
+extension_sql_file!(
+    "../sql/cancelling.sql",
+    name = "cancelling",
+    requires = ["changing_items"]
+);
+extension_sql_file!(
+    "../sql/subscription_statuses.sql",
+    name = "subscription_statuses",
+    requires = ["cancelling"]
+);
+extension_sql_file!(
+    "../sql/scheduling.sql",
+    name = "scheduling",
+    requires = ["subscription_statuses"]
 );
 extension_sql_file!(
     "../sql/invoicing_by_hand.sql",
     name = "invoicing_by_hand",
-    requires = ["subscribing"]
+    requires = ["scheduling"]
 );
 extension_sql_file!(
     "../sql/settling.sql",

@@ -89,6 +89,18 @@ fn require_supported(subscription: &[u8]) -> Result<()> {
     Ok(Subscription::from_bytes(subscription)?.refuse_unsupported()?)
 }
 
+/// The changes of a subscription, as JSON text, validated and normalised.
+#[pg_extern(sql = false)]
+fn subscription_changes(changes: Text) -> Result<String> {
+    Ok(types::changes(&changes.0)?)
+}
+
+/// The definition of a subscription schedule, or changes of one, as JSON text, validated and normalised.
+#[pg_extern(sql = false)]
+fn subscription_schedule_definition(definition: Text, is_update: bool) -> Result<String> {
+    Ok(types::schedule(&definition.0, is_update)?)
+}
+
 /// The JSON of something put on a bill by hand, checked and normalised.
 #[pg_extern(sql = false)]
 fn normalised_bill(kind: Text, object: Text) -> Result<String> {

@@ -6,27 +6,40 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Number, Value, json};
 
 use super::object::{Object, Shape};
-use super::{Invalid, metadata, to_object};
+use super::{Invalid, metadata, terms, to_object};
 
 /// Items that a subscription may have (Stripe's limit).
-const ITEMS: usize = 20;
+pub(super) const ITEMS: usize = 20;
 /// Longest id, in characters.
-const ID_LENGTH: usize = 255;
+pub(super) const ID_LENGTH: usize = 255;
 
 /// One item of a subscription.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Item {
+    /// Ids of coupons, at most 20.
+    pub discounts: Vec<String>,
     pub metadata: BTreeMap<String, String>,
     /// Id of the price.
     pub price: String,
     /// `None`: not said, so 1 where the price is licensed. A metered price has none.
     pub quantity: Option<i64>,
+    /// Ids, at most 10, in place of the subscription's.
+    pub tax_rates: Vec<String>,
+    /// Usage of this much within a period is invoiced at once; above 0.
+    pub usage_gte: Option<i64>,
     /// Fields of a returned item that are not built yet, as JSON.
     pub unsupported: BTreeMap<String, String>,
 }
 
 const ITEM: Shape = Shape {
-    fields: &["metadata", "price", "quantity"],
+    fields: &[
+        "billing_thresholds",
+        "discounts",
+        "metadata",
+        "price",
+        "quantity",
+        "tax_rates",
+    ],
     accepted: &[
         "billed_until",
         "created",
@@ -37,7 +50,7 @@ const ITEM: Shape = Shape {
         "plan",
         "subscription",
     ],
-    not_supported: &["billing_thresholds", "discounts", "price_data", "tax_rates"],
+    not_supported: &["price_data"],
 };
 
 /// Stripe's form of a list inside an object.
@@ -88,7 +101,7 @@ pub(super) fn take(subscription: &mut Object, returned: bool) -> Result<Vec<Item
 }
 
 fn read(item: &mut Object, returned: bool) -> Result<Item, Invalid> {
-    let unsupported = item.take_unsupported(&ITEM, returned)?;
+    let mut unsupported = item.take_unsupported(&ITEM, returned)?;
     let is_metered = item
         .get("price")
         .and_then(|price| price.pointer("/recurring/usage_type"))
@@ -97,11 +110,14 @@ fn read(item: &mut Object, returned: bool) -> Result<Item, Invalid> {
         item.refuse("quantity", "must be absent: the price is metered")?;
     }
     Ok(Item {
+        discounts: terms::discounts(item, &mut unsupported, returned)?,
         metadata: metadata::take(item)?,
         price: item
             .id("price", ID_LENGTH)?
             .ok_or_else(|| item.missing("price", "is required"))?,
         quantity: item.integer("quantity", 0..=i64::MAX)?,
+        tax_rates: terms::tax_rates(item, "tax_rates")?,
+        usage_gte: terms::usage_gte(item)?,
         unsupported,
     })
 }
@@ -109,12 +125,18 @@ fn read(item: &mut Object, returned: bool) -> Result<Item, Invalid> {
 impl Item {
     pub(super) fn print(&self) -> Value {
         let mut fields = to_object([
+            (
+                "billing_thresholds",
+                self.usage_gte.map(|usage_gte| json!({ "usage_gte": usage_gte })),
+            ),
+            ("discounts", terms::print_discounts(&self.discounts)),
             ("metadata", metadata::print(&self.metadata)),
             ("price", Some(json!(self.price))),
             (
                 "quantity",
                 self.quantity.map(|quantity| Value::Number(Number::from(quantity))),
             ),
+            ("tax_rates", terms::print_tax_rates(&self.tax_rates)),
         ]);
         fields.extend(print_unsupported(&self.unsupported));
         Value::Object(fields)

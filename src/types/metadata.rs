@@ -40,6 +40,29 @@ pub(super) fn take(object: &mut Object) -> Result<BTreeMap<String, String>, Inva
     Ok(metadata)
 }
 
+/// Takes what is to change of `metadata`: a key that is null or empty there is to go. `None`: all keys are.
+pub(super) fn changes(object: &mut Object) -> Result<Option<Value>, Invalid> {
+    const FIELD: &str = "metadata";
+    let Some(Value::Object(mut fields)) = object.get(FIELD).cloned() else {
+        return Ok(print(&take(object)?));
+    };
+    let gone: Vec<String> = fields
+        .iter()
+        .filter(|(_, value)| value.is_null() || *value == "")
+        .map(|(key, _)| key.clone())
+        .collect();
+    for key in &gone {
+        fields.remove(key);
+    }
+    object.put(FIELD, Value::Object(fields));
+    let mut changed: serde_json::Map<String, Value> = take(object)?
+        .into_iter()
+        .map(|(key, text)| (key, Value::String(text)))
+        .collect();
+    changed.extend(gone.into_iter().map(|key| (key, Value::Null)));
+    Ok(Some(Value::Object(changed)))
+}
+
 /// The JSON form; `None` when there is nothing in it.
 pub(super) fn print(metadata: &BTreeMap<String, String>) -> Option<Value> {
     let fields = metadata

@@ -2,6 +2,7 @@
 //! their stored form is a version byte followed by a compact encoding in which equal values have equal bytes.
 
 mod bill;
+mod change;
 mod coupon;
 mod credit_grant;
 mod currency;
@@ -16,14 +17,17 @@ mod model;
 mod object;
 mod price;
 mod product_data;
+mod schedule;
 mod subscription;
 mod tax_rate;
+mod terms;
 mod time;
 
 #[cfg(test)]
 mod tests;
 
 pub use bill::normalised_bill;
+pub use change::changes;
 pub use coupon::coupon;
 pub use credit_grant::{credit_grant, credit_grant_changes};
 pub use currency::exponent as currency_exponent;
@@ -34,8 +38,10 @@ pub use item::Item;
 pub use meter::{EventTimeWindow, Formula, Meter};
 pub use price::{Charge, Price, Recurring, TaxBehavior, Usage};
 pub use product_data::ProductData;
-pub use subscription::{CollectionMethod, ProrationBehavior, Subscription};
+pub use schedule::schedule;
+pub use subscription::{CollectionMethod, PaymentBehavior, ProrationBehavior, Subscription, TrialEndBehavior};
 pub use tax_rate::tax_rate;
+pub use terms::{AnchorConfig, CancelAt, Pause, PauseBehavior, Thresholds};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;

@@ -126,6 +126,10 @@ impl Object {
         self.fields.remove(field).filter(|value| !value.is_null())
     }
 
+    pub fn put(&mut self, field: &str, value: Value) {
+        self.fields.insert(field.to_owned(), value);
+    }
+
     /// Refuses the field when it is given; `rule` says why.
     pub fn refuse(&self, field: &str, rule: &str) -> Result<(), Invalid> {
         self.get(field)

@@ -9,14 +9,15 @@ use serde_json::{Map, Number, Value, json};
 
 use super::item::{self, Item};
 use super::object::{Object, Shape, is_blank, word};
+use super::terms::{self, AnchorConfig, CancelAt, Pause, Thresholds};
 use super::{Invalid, Kind, StripeObject, currency, metadata, time, to_object};
 
 /// Longest id, in characters.
 const ID_LENGTH: usize = 255;
-const DESCRIPTION_LENGTH: usize = 500;
+pub(super) const DESCRIPTION_LENGTH: usize = 500;
 /// Longest trial, in days (Stripe's limit: two years).
 const TRIAL_DAYS: i64 = 730;
-const DAYS_UNTIL_DUE: i64 = 3650;
+pub(super) const DAYS_UNTIL_DUE: i64 = 3650;
 
 /// Who acts so that an invoice gets paid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,7 +26,7 @@ pub enum CollectionMethod {
     SendInvoice,
 }
 
-const COLLECTION_METHODS: &[(&str, CollectionMethod)] = &[
+pub(super) const COLLECTION_METHODS: &[(&str, CollectionMethod)] = &[
     ("charge_automatically", CollectionMethod::ChargeAutomatically),
     ("send_invoice", CollectionMethod::SendInvoice),
 ];
@@ -38,20 +39,61 @@ pub enum ProrationBehavior {
     AlwaysInvoice,
 }
 
-const PRORATION_BEHAVIORS: &[(&str, ProrationBehavior)] = &[
+pub(super) const PRORATION_BEHAVIORS: &[(&str, ProrationBehavior)] = &[
     ("create_prorations", ProrationBehavior::CreateProrations),
     ("none", ProrationBehavior::None),
     ("always_invoice", ProrationBehavior::AlwaysInvoice),
 ];
 
+/// Whether a subscription waits for its first invoice to be paid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PaymentBehavior {
+    AllowIncomplete,
+    DefaultIncomplete,
+}
+
+pub(super) const PAYMENT_BEHAVIORS: &[(&str, PaymentBehavior)] = &[
+    ("allow_incomplete", PaymentBehavior::AllowIncomplete),
+    ("default_incomplete", PaymentBehavior::DefaultIncomplete),
+];
+
+/// What the end of a trial does to a subscription without a payment method.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TrialEndBehavior {
+    CreateInvoice,
+    Cancel,
+    Pause,
+}
+
+const TRIAL_END_BEHAVIORS: &[(&str, TrialEndBehavior)] = &[
+    ("create_invoice", TrialEndBehavior::CreateInvoice),
+    ("cancel", TrialEndBehavior::Cancel),
+    ("pause", TrialEndBehavior::Pause),
+];
+const TRIAL_SETTINGS: Shape = Shape {
+    fields: &["end_behavior"],
+    accepted: &[],
+    not_supported: &[],
+};
+const END_BEHAVIOR: Shape = Shape {
+    fields: &["missing_payment_method"],
+    accepted: &[],
+    not_supported: &[],
+};
+
 /// A validated subscription. Times are UTC, to the microsecond.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subscription {
+    /// Never together with `billing_cycle_anchor_config`, `start_date` or a trial.
+    #[serde(with = "ts_microseconds_option")]
+    pub backdate_start_date: Option<DateTime<Utc>>,
     #[serde(with = "ts_microseconds_option")]
     pub billing_cycle_anchor: Option<DateTime<Utc>>,
+    /// With an anchor only in an object that Stripe returned: there the anchor's day is cut to the length of its month.
+    pub billing_cycle_anchor_config: Option<AnchorConfig>,
+    pub billing_thresholds: Option<Thresholds>,
     /// Never together with `cancel_at_period_end`.
-    #[serde(with = "ts_microseconds_option")]
-    pub cancel_at: Option<DateTime<Utc>>,
+    pub cancel_at: Option<CancelAt>,
     pub cancel_at_period_end: bool,
     pub collection_method: CollectionMethod,
     /// ISO 4217, three lowercase letters; `None`: that of the prices.
@@ -60,10 +102,17 @@ pub struct Subscription {
     pub customer: String,
     /// Given if and only if invoices are sent.
     pub days_until_due: Option<u32>,
+    pub default_payment_method: Option<String>,
+    /// Ids, at most 10.
+    pub default_tax_rates: Vec<String>,
     pub description: Option<String>,
+    /// Ids of coupons, at most 20.
+    pub discounts: Vec<String>,
     /// 1 to 20, in the order given, each with another price.
     pub items: Vec<Item>,
     pub metadata: BTreeMap<String, String>,
+    pub pause_collection: Option<Pause>,
+    pub payment_behavior: Option<PaymentBehavior>,
     pub proration_behavior: ProrationBehavior,
     #[serde(with = "ts_microseconds_option")]
     pub start_date: Option<DateTime<Utc>>,
@@ -72,26 +121,36 @@ pub struct Subscription {
     pub trial_end: Option<DateTime<Utc>>,
     /// 1 to 730.
     pub trial_period_days: Option<u32>,
+    pub trial_settings: TrialEndBehavior,
     /// Fields of a returned object that are not built yet, as JSON: see [`Subscription::refuse_unsupported`].
     pub unsupported: BTreeMap<String, String>,
 }
 
 const SUBSCRIPTION: Shape = Shape {
     fields: &[
+        "backdate_start_date",
         "billing_cycle_anchor",
+        "billing_cycle_anchor_config",
+        "billing_thresholds",
         "cancel_at",
         "cancel_at_period_end",
         "collection_method",
         "currency",
         "customer",
         "days_until_due",
+        "default_payment_method",
+        "default_tax_rates",
         "description",
+        "discounts",
         "items",
         "metadata",
+        "pause_collection",
+        "payment_behavior",
         "proration_behavior",
         "start_date",
         "trial_end",
         "trial_period_days",
+        "trial_settings",
     ],
     // Who is paid, by which means, what invoices look like, and what happened so far: none of it changes an amount.
     // Proration follows Stripe's flexible billing mode whatever billing_mode says.
@@ -105,7 +164,6 @@ const SUBSCRIPTION: Shape = Shape {
         "current_period_end",
         "current_period_start",
         "customer_account",
-        "default_payment_method",
         "default_source",
         "ended_at",
         "expand",
@@ -117,7 +175,6 @@ const SUBSCRIPTION: Shape = Shape {
         "object",
         "off_session",
         "on_behalf_of",
-        "payment_behavior",
         "payment_settings",
         "pending_setup_intent",
         "presentment_details",
@@ -129,16 +186,10 @@ const SUBSCRIPTION: Shape = Shape {
     not_supported: &[
         "add_invoice_items",
         "automatic_tax",
-        "backdate_start_date",
-        "billing_cycle_anchor_config",
         "billing_schedules",
-        "billing_thresholds",
         "coupon",
-        "default_tax_rates",
         "discount",
-        "discounts",
         "managed_payments",
-        "pause_collection",
         "pending_invoice_item_interval",
         "pending_update",
         "plan",
@@ -147,7 +198,6 @@ const SUBSCRIPTION: Shape = Shape {
         "schedule",
         "tax_percent",
         "trial_from_plan",
-        "trial_settings",
     ],
 };
 
@@ -158,14 +208,19 @@ impl StripeObject for Subscription {
         let mut subscription = Object::open(Self::NAME, "", value, &SUBSCRIPTION)?;
         let returned = subscription.is_returned("subscription")?;
         forget_defaults(&mut subscription, returned);
-        let unsupported = subscription.take_unsupported(&SUBSCRIPTION, returned)?;
+        let mut unsupported = subscription.take_unsupported(&SUBSCRIPTION, returned)?;
 
         let (cancel_at, cancel_at_period_end) = cancellation(&mut subscription, returned)?;
         let (collection_method, days_until_due) = collection(&mut subscription)?;
+        let backdate_start_date = backdate(&mut subscription)?;
         let start_date = time::take(&mut subscription, "start_date")?;
         let (trial_end, trial_period_days) = trial(&mut subscription, start_date)?;
+        let (billing_cycle_anchor, billing_cycle_anchor_config) = anchor(&mut subscription, returned)?;
         Ok(Self {
-            billing_cycle_anchor: time::take(&mut subscription, "billing_cycle_anchor")?,
+            backdate_start_date,
+            billing_cycle_anchor,
+            billing_cycle_anchor_config,
+            billing_thresholds: terms::thresholds(&mut subscription)?,
             cancel_at,
             cancel_at_period_end,
             collection_method,
@@ -174,15 +229,21 @@ impl StripeObject for Subscription {
                 .id("customer", ID_LENGTH)?
                 .ok_or_else(|| subscription.missing("customer", "is required"))?,
             days_until_due,
+            default_payment_method: subscription.id("default_payment_method", ID_LENGTH)?,
+            default_tax_rates: terms::tax_rates(&mut subscription, "default_tax_rates")?,
             description: subscription.text("description", DESCRIPTION_LENGTH)?,
+            discounts: terms::discounts(&mut subscription, &mut unsupported, returned)?,
             items: item::take(&mut subscription, returned)?,
             metadata: metadata::take(&mut subscription)?,
+            pause_collection: terms::pause(&mut subscription)?,
+            payment_behavior: payment_behavior(&mut subscription, collection_method)?,
             proration_behavior: subscription
                 .choice("proration_behavior", PRORATION_BEHAVIORS)?
                 .unwrap_or(ProrationBehavior::CreateProrations),
             start_date,
             trial_end,
             trial_period_days,
+            trial_settings: trial_settings(&mut subscription)?,
             unsupported,
         })
     }
@@ -190,10 +251,21 @@ impl StripeObject for Subscription {
     fn print(&self) -> Map<String, Value> {
         let days = |days| Value::Number(Number::from(days));
         // Only a returned object may have them; so the text has to say that it is one.
-        let is_returned = !self.unsupported.is_empty() || self.items.iter().any(|item| !item.unsupported.is_empty());
+        let is_returned = !self.unsupported.is_empty()
+            || self.billing_cycle_anchor.is_some() && self.billing_cycle_anchor_config.is_some()
+            || self.items.iter().any(|item| !item.unsupported.is_empty());
         let mut fields = to_object([
+            ("backdate_start_date", self.backdate_start_date.map(time::print)),
             ("billing_cycle_anchor", self.billing_cycle_anchor.map(time::print)),
-            ("cancel_at", self.cancel_at.map(time::print)),
+            (
+                "billing_cycle_anchor_config",
+                self.billing_cycle_anchor_config.as_ref().map(AnchorConfig::print),
+            ),
+            (
+                "billing_thresholds",
+                self.billing_thresholds.as_ref().map(Thresholds::print),
+            ),
+            ("cancel_at", self.cancel_at.map(CancelAt::print)),
             ("cancel_at_period_end", Some(json!(self.cancel_at_period_end))),
             (
                 "collection_method",
@@ -202,10 +274,22 @@ impl StripeObject for Subscription {
             ("currency", self.currency.clone().map(Value::String)),
             ("customer", Some(json!(self.customer))),
             ("days_until_due", self.days_until_due.map(days)),
+            (
+                "default_payment_method",
+                self.default_payment_method.clone().map(Value::String),
+            ),
+            ("default_tax_rates", terms::print_tax_rates(&self.default_tax_rates)),
             ("description", self.description.clone().map(Value::String)),
+            ("discounts", terms::print_discounts(&self.discounts)),
             ("items", Some(self.items.iter().map(Item::print).collect())),
             ("metadata", metadata::print(&self.metadata)),
             ("object", is_returned.then(|| json!("subscription"))),
+            ("pause_collection", self.pause_collection.as_ref().map(Pause::print)),
+            (
+                "payment_behavior",
+                self.payment_behavior
+                    .map(|behavior| json!(word(PAYMENT_BEHAVIORS, behavior))),
+            ),
             (
                 "proration_behavior",
                 Some(json!(word(PRORATION_BEHAVIORS, self.proration_behavior))),
@@ -213,6 +297,12 @@ impl StripeObject for Subscription {
             ("start_date", self.start_date.map(time::print)),
             ("trial_end", self.trial_end.map(time::print)),
             ("trial_period_days", self.trial_period_days.map(days)),
+            (
+                "trial_settings",
+                Some(self.trial_settings)
+                    .filter(|behavior| *behavior != TrialEndBehavior::CreateInvoice)
+                    .and_then(print_trial_settings),
+            ),
         ]);
         fields.extend(item::print_unsupported(&self.unsupported));
         fields
@@ -257,16 +347,11 @@ fn forget_defaults(subscription: &mut Object, returned: bool) {
     if tax.is_none_or(|enabled| is_blank(&enabled)) {
         subscription.take("automatic_tax");
     }
-    let end = at(
-        subscription.get("trial_settings"),
-        "/end_behavior/missing_payment_method",
-    );
-    if end.is_some_and(|behavior| behavior == "create_invoice") {
-        subscription.take("trial_settings");
-    }
     if !returned {
         return;
     }
+    // What was asked for at its creation has been done.
+    subscription.take("payment_behavior");
     // The configuration has become the anchor. It says more only where its day was cut to the length of the month.
     let day = at(subscription.get("billing_cycle_anchor_config"), "/day_of_month");
     let anchor = subscription
@@ -280,17 +365,10 @@ fn forget_defaults(subscription: &mut Object, returned: bool) {
     subscription.take("quantity");
 }
 
-fn cancellation(subscription: &mut Object, returned: bool) -> Result<(Option<DateTime<Utc>>, bool), Invalid> {
+fn cancellation(subscription: &mut Object, returned: bool) -> Result<(Option<CancelAt>, bool), Invalid> {
     const FIELD: &str = "cancel_at";
     let given = subscription.get(FIELD).cloned();
-    if let Some(value) = &given
-        && ["max_billed_until", "max_period_end", "min_period_end"]
-            .iter()
-            .any(|word| value == *word)
-    {
-        return Err(subscription.unsupported(FIELD, value));
-    }
-    let at = time::take(subscription, FIELD)?;
+    let at = terms::cancel_at(subscription)?;
     let at_period_end = subscription.boolean("cancel_at_period_end")?.unwrap_or(false);
     match at {
         // A returned object says when its period ends.
@@ -302,6 +380,75 @@ fn cancellation(subscription: &mut Object, returned: bool) -> Result<(Option<Dat
         )),
         at => Ok((at, at_period_end)),
     }
+}
+
+/// What a start is that is invoiced at once: from `start_date` on period after period is.
+fn backdate(subscription: &mut Object) -> Result<Option<DateTime<Utc>>, Invalid> {
+    const FIELD: &str = "backdate_start_date";
+    for other in [
+        "start_date",
+        "billing_cycle_anchor_config",
+        "trial_end",
+        "trial_period_days",
+    ] {
+        if subscription.has(other) {
+            subscription.refuse(FIELD, &format!("must not be given together with {other}"))?;
+        }
+    }
+    time::take(subscription, FIELD)
+}
+
+fn anchor(subscription: &mut Object, returned: bool) -> Result<(Option<DateTime<Utc>>, Option<AnchorConfig>), Invalid> {
+    const FIELD: &str = "billing_cycle_anchor_config";
+    if subscription.has("billing_cycle_anchor") && !returned {
+        subscription.refuse(FIELD, "must not be given together with billing_cycle_anchor")?;
+    }
+    Ok((
+        time::take(subscription, "billing_cycle_anchor")?,
+        terms::anchor_config(subscription)?,
+    ))
+}
+
+fn payment_behavior(subscription: &mut Object, method: CollectionMethod) -> Result<Option<PaymentBehavior>, Invalid> {
+    const FIELD: &str = "payment_behavior";
+    refuse_pending(subscription)?;
+    let given = subscription.get(FIELD).cloned();
+    match subscription.choice(FIELD, PAYMENT_BEHAVIORS)? {
+        Some(PaymentBehavior::DefaultIncomplete) if method == CollectionMethod::SendInvoice => Err(subscription.error(
+            FIELD,
+            given.as_ref(),
+            "must not be given when collection_method is \"send_invoice\"",
+        )),
+        behavior => Ok(behavior),
+    }
+}
+
+/// Refuses the behaviors that need a payment before anything is done.
+pub(super) fn refuse_pending(object: &Object) -> Result<(), Invalid> {
+    const FIELD: &str = "payment_behavior";
+    match object.get(FIELD) {
+        Some(value)
+            if ["error_if_incomplete", "pending_if_incomplete"]
+                .iter()
+                .any(|word| value == *word) =>
+        {
+            Err(object.unsupported(FIELD, value))
+        }
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn print_trial_settings(behavior: TrialEndBehavior) -> Option<Value> {
+    word(TRIAL_END_BEHAVIORS, behavior).map(|word| json!({ "end_behavior": { "missing_payment_method": word } }))
+}
+
+pub(super) fn trial_settings(subscription: &mut Object) -> Result<TrialEndBehavior, Invalid> {
+    let settings = subscription.object("trial_settings", &TRIAL_SETTINGS)?;
+    let end = settings.map_or(Ok(None), |mut settings| settings.object("end_behavior", &END_BEHAVIOR))?;
+    let behavior = end.map_or(Ok(None), |mut end| {
+        end.choice("missing_payment_method", TRIAL_END_BEHAVIORS)
+    })?;
+    Ok(behavior.unwrap_or(TrialEndBehavior::CreateInvoice))
 }
 
 fn collection(subscription: &mut Object) -> Result<(CollectionMethod, Option<u32>), Invalid> {
@@ -344,7 +491,11 @@ fn trial(
     Ok((end, days(subscription, "trial_period_days", 1..=TRIAL_DAYS)?))
 }
 
-fn days(subscription: &mut Object, field: &str, range: std::ops::RangeInclusive<i64>) -> Result<Option<u32>, Invalid> {
+pub(super) fn days(
+    subscription: &mut Object,
+    field: &str,
+    range: std::ops::RangeInclusive<i64>,
+) -> Result<Option<u32>, Invalid> {
     Ok(subscription
         .integer(field, range)?
         .and_then(|days| u32::try_from(days).ok()))

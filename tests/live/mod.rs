@@ -27,6 +27,7 @@ mod roll_up;
 mod standby;
 mod status;
 mod stopped;
+mod subscriptions;
 mod types;
 mod update;
 mod usage;

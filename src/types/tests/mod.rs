@@ -2,11 +2,13 @@
 //! of its create parameters; ids and values are our own.
 
 mod bill;
+mod change;
 mod currency;
 mod meter;
 mod price;
 mod reductions;
 mod robustness;
+mod schedule;
 mod subscription;
 
 use std::fmt::Debug;

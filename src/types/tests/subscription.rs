@@ -56,7 +56,7 @@ fn a_request_has_defaults() {
 fn what_stripe_says_with_nothing_in_it_is_accepted_in_requests() {
     let nothing = json!({
         "add_invoice_items": [], "automatic_tax": { "enabled": false }, "billing_thresholds": "", "default_tax_rates": "",
-        "discounts": [], "trial_from_plan": false, "payment_behavior": "default_incomplete", "off_session": true,
+        "discounts": [], "trial_from_plan": false, "pause_collection": "", "off_session": true,
         "trial_settings": { "end_behavior": { "missing_payment_method": "create_invoice" } }, "expand": ["latest_invoice"],
         "trial_end": "now",
     });
@@ -121,14 +121,24 @@ fn a_returned_anchor_configuration_that_repeats_the_anchor_says_nothing() {
         valid::<Subscription>(&with(&returned(), config(31))),
         valid(&returned())
     );
-    assert!(
-        valid::<Subscription>(&with(&returned(), config(30)))
-            .refuse_unsupported()
-            .is_err()
-    );
+    // The anchor's day was cut to the length of its month, so that only the configuration tells the day meant.
+    let cut: Subscription = valid(&with(
+        &with(&returned(), config(31)),
+        json!({ "billing_cycle_anchor": 1740700800 }),
+    ));
+    assert_eq!(cut.refuse_unsupported(), Ok(()));
     assert_eq!(
-        refusal::<Subscription>(&with(&created(), config(31))).kind,
-        Kind::NotSupported
+        cut.billing_cycle_anchor_config.map(|config| config.day_of_month),
+        Some(31)
+    );
+    let error = refusal::<Subscription>(&with(
+        &with(&created(), config(31)),
+        json!({ "billing_cycle_anchor": 1740700800 }),
+    ));
+    assert_eq!(
+        error.to_string(),
+        "invalid subscription: field \"billing_cycle_anchor_config\", value {\"day_of_month\":31,\"hour\":null,\"minute\":0}: must \
+         not be given together with billing_cycle_anchor"
     );
 }
 
@@ -150,23 +160,14 @@ fn what_is_not_built_yet_is_refused_in_requests_and_kept_of_returned_objects() {
     for (field, value) in [
         ("add_invoice_items", json!([{ "price": "price_setup" }])),
         ("automatic_tax", json!({ "enabled": true })),
-        ("backdate_start_date", json!(1735689600)),
         ("billing_schedules", json!([{ "key": "a" }])),
-        ("billing_thresholds", json!({ "amount_gte": 5000 })),
-        ("default_tax_rates", json!(["txr_1"])),
-        ("discounts", json!([{ "coupon": "half" }])),
         ("managed_payments", json!({ "enabled": true })),
-        ("pause_collection", json!({ "behavior": "void", "resumes_at": null })),
         (
             "pending_invoice_item_interval",
             json!({ "interval": "week", "interval_count": 1 }),
         ),
         ("pending_update", json!({ "expires_at": 1735689600 })),
         ("schedule", json!("sub_sched_1")),
-        (
-            "trial_settings",
-            json!({ "end_behavior": { "missing_payment_method": "cancel" } }),
-        ),
     ] {
         let mut changes = json!({});
         changes[field] = value.clone();
@@ -180,15 +181,69 @@ fn what_is_not_built_yet_is_refused_in_requests_and_kept_of_returned_objects() {
         let text: Value = serde_json::from_str(&kept.to_json()).unwrap();
         assert_eq!((&text["object"], &text[field]), (&json!("subscription"), &value));
     }
-    let mut object = returned();
-    object["items"]["data"][1]["tax_rates"] = json!([{ "id": "txr_1" }]);
-    let error = valid::<Subscription>(&object).refuse_unsupported().unwrap_err();
+    // From the id of a discount nobody can tell its coupon; an expanded one says it.
+    let error = valid::<Subscription>(&with(&returned(), json!({ "discounts": ["di_1"] })))
+        .refuse_unsupported()
+        .unwrap_err();
     assert_eq!(
         error.to_string(),
-        "invalid subscription: field \"items[1].tax_rates\", value [{\"id\":\"txr_1\"}]: is not supported yet"
+        "invalid subscription: field \"discounts\", value [\"di_1\"]: is not supported yet"
     );
-    let error = refusal::<Subscription>(&with(&created(), json!({ "cancel_at": "min_period_end" })));
-    assert_eq!((error.field.as_str(), error.kind), ("cancel_at", Kind::NotSupported));
+    let expanded =
+        json!({ "discounts": [{ "id": "di_1", "object": "discount", "source": { "coupon": { "id": "half" } } }] });
+    assert_eq!(valid::<Subscription>(&with(&returned(), expanded)).discounts, ["half"]);
+    for (field, value) in [
+        ("cancel_at", json!("max_billed_until")),
+        ("payment_behavior", json!("error_if_incomplete")),
+        ("payment_behavior", json!("pending_if_incomplete")),
+        ("discounts", json!([{ "promotion_code": "promo_1" }])),
+    ] {
+        let mut changes = json!({});
+        changes[field] = value;
+        let error = refusal::<Subscription>(&with(&created(), changes));
+        assert_eq!(error.kind, Kind::NotSupported, "{error}");
+        assert!(error.field.starts_with(field), "{error}");
+    }
+}
+
+#[test]
+fn what_changes_an_amount_or_a_date_is_kept() {
+    let request = with(
+        &created(),
+        json!({
+            "backdate_start_date": 1735689600, "billing_cycle_anchor": "2025-02-01T00:00:00Z",
+            "billing_thresholds": { "amount_gte": 5000 }, "cancel_at": "max_period_end", "default_payment_method": "pm_1",
+            "default_tax_rates": ["txr_1", { "id": "txr_2" }], "discounts": [{ "coupon": "half" }],
+            "pause_collection": { "behavior": "void", "resumes_at": 1738281600 }, "payment_behavior": "default_incomplete",
+            "items": [
+                { "price": "price_seats", "quantity": 2, "tax_rates": ["txr_3"], "discounts": [{ "coupon": "item" }] },
+                { "price": "price_calls", "billing_thresholds": { "usage_gte": 100 } },
+            ],
+            "trial_settings": { "end_behavior": { "missing_payment_method": "pause" } },
+        }),
+    );
+    let subscription: Subscription = valid(&request);
+    assert_eq!(
+        serde_json::from_str::<Value>(&subscription.to_json()).unwrap(),
+        with(
+            &request,
+            json!({
+                "backdate_start_date": "2025-01-01T00:00:00Z",
+                "billing_thresholds": { "amount_gte": 5000, "reset_billing_cycle_anchor": false },
+                "cancel_at_period_end": false, "collection_method": "charge_automatically",
+                "default_tax_rates": ["txr_1", "txr_2"],
+                "pause_collection": { "behavior": "void", "resumes_at": "2025-01-31T00:00:00Z" },
+                "proration_behavior": "create_prorations",
+            })
+        )
+    );
+    let config = json!({ "billing_cycle_anchor_config": { "day_of_month": 31, "hour": 6, "month": 2 } });
+    let subscription: Subscription = valid(&with(&created(), config.clone()));
+    let text: Value = serde_json::from_str(&subscription.to_json()).unwrap();
+    assert_eq!(
+        text["billing_cycle_anchor_config"],
+        config["billing_cycle_anchor_config"]
+    );
 }
 
 #[test]
@@ -308,6 +363,44 @@ fn what_stripe_refuses_is_refused() {
         (
             json!({ "metadata": { "a": 5 } }),
             "field \"metadata.a\", value 5: must be a string",
+        ),
+        (
+            json!({ "backdate_start_date": 1735689600, "trial_period_days": 3 }),
+            "field \"backdate_start_date\", value 1735689600: must not be given together with trial_period_days",
+        ),
+        (
+            json!({ "billing_cycle_anchor_config": { "month": 2 } }),
+            "field \"billing_cycle_anchor_config.day_of_month\": is required",
+        ),
+        (
+            json!({ "billing_cycle_anchor_config": { "day_of_month": 32 } }),
+            "field \"billing_cycle_anchor_config.day_of_month\", value 32: must be from 1 to 31",
+        ),
+        (
+            json!({ "billing_thresholds": { "reset_billing_cycle_anchor": true } }),
+            "field \"billing_thresholds.amount_gte\": is required",
+        ),
+        (
+            json!({ "billing_thresholds": { "amount_gte": 0 } }),
+            "field \"billing_thresholds.amount_gte\", value 0: must be from 1 to 9223372036854775807",
+        ),
+        (
+            json!({ "pause_collection": { "behavior": "stop" } }),
+            "field \"pause_collection.behavior\", value \"stop\": must be one of \"keep_as_draft\", \"mark_uncollectible\", \
+             \"void\"",
+        ),
+        (
+            json!({ "default_tax_rates": ["txr_1", "txr_1"] }),
+            "field \"default_tax_rates[1]\", value \"txr_1\": is given twice",
+        ),
+        (
+            json!({ "discounts": [{ "percent": 5 }] }),
+            "field \"discounts[0]\", value {\"percent\":5}: must be an object with \"coupon\"",
+        ),
+        (
+            json!({ "payment_behavior": "default_incomplete", "collection_method": "send_invoice", "days_until_due": 3 }),
+            "field \"payment_behavior\", value \"default_incomplete\": must not be given when collection_method is \
+             \"send_invoice\"",
         ),
         (
             json!({ "seats": 5 }),

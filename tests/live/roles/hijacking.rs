@@ -11,6 +11,7 @@ const INLINED: &[&str] = &[
     "price_label",
     "pending_items",
     "subscription_ends",
+    "subscription_pauses",
     "subscription_period",
     "usage_amount",
     "usage_lines",

@@ -1,0 +1,113 @@
+-- Proration of licensed items: what was charged is given back from what was really charged, by the second.
+
+CREATE FUNCTION billing.open_charges(item text, at timestamptz)
+RETURNS TABLE (price text, quantity numeric, amount bigint, charged tstzrange, open tstzrange)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    WITH charges AS (
+        SELECT l.kind, l.price, l.quantity, l.amount - l.discount_amount AS amount, l.period_start, l.period_end,
+               coalesce(x.created, i.created) AS created, right(coalesce(x.id, l.id), 32) AS place
+        FROM billing.invoice_lines l
+        JOIN billing.invoices i ON i.id = l.invoice AND i.status <> 'void'
+        LEFT JOIN billing.invoice_items x ON x.id = l.invoice_item
+        WHERE l.subscription_item = item AND l.kind IN ('licensed', 'unused_time') AND l.period_end > at
+        UNION ALL
+        SELECT x.kind, x.price, x.quantity, x.amount, x.period_start, x.period_end, x.created, right(x.id, 32)
+        FROM billing.invoice_items x
+        WHERE x.subscription_item = item AND x.invoice IS NULL AND x.period_end > at
+    )
+    SELECT d.price, d.quantity, d.amount, tstzrange(d.period_start, d.period_end), tstzrange(s.opens, e.closes)
+    FROM charges d
+    CROSS JOIN LATERAL (SELECT greatest(d.period_start, at)) s (opens)
+    -- Whatever came after a charge, another one or a credit, is for all of the time that was left of it then.
+    CROSS JOIN LATERAL (
+        SELECT least(d.period_end, min(x.period_start)) FROM charges x
+        WHERE (x.created, x.place) > (d.created, d.place)
+          AND x.period_start < d.period_end AND x.period_end > s.opens) e (closes)
+    WHERE d.kind = 'licensed' AND s.opens < e.closes
+    ORDER BY d.period_start, d.created, d.place
+$$;
+COMMENT ON FUNCTION billing.open_charges(text, timestamptz) IS
+'What was charged for a licensed item and covers time after a moment, net of discounts, and which of that time has been
+neither given back nor charged anew: on invoices that are not void and in what waits for one. Internal.';
+
+CREATE FUNCTION billing.prorate(
+    subscription billing.subscriptions, item text, kind text, price text, quantity numeric, amount bigint,
+    part tstzrange, as_of timestamptz
+) RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+    INSERT INTO billing.invoice_items
+        (customer, currency, subscription, subscription_item, price, kind, description, quantity, amount,
+         period_start, period_end, created, discountable)
+    SELECT subscription.customer, subscription.currency, subscription.id, item, p.id, kind,
+           CASE kind WHEN 'unused_time' THEN 'Unused time: ' ELSE 'Remaining time: ' END
+               || quantity || ' × ' || billing.price_label(p),
+           quantity, amount, lower(part), upper(part), as_of, kind = 'licensed'
+    FROM billing.prices p
+    WHERE p.id = prorate.price
+$$;
+COMMENT ON FUNCTION billing.prorate(
+    billing.subscriptions, text, text, text, numeric, bigint, tstzrange, timestamptz) IS
+'Notes that part of a licensed item''s period is given back (kind unused_time) or charged (licensed); the next invoice
+of the subscription takes it. Internal.';
+
+CREATE FUNCTION billing.credit_unused(
+    subscription billing.subscriptions, item text, at timestamptz, as_of timestamptz
+) RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+    SELECT billing.prorate($1, item, 'unused_time', c.price, c.quantity,
+                           -billing.prorated_amount(c.amount, c.open, c.charged), c.open, as_of)
+    FROM billing.open_charges(item, at) c
+    WHERE c.amount <> 0
+$$;
+COMMENT ON FUNCTION billing.credit_unused(billing.subscriptions, text, timestamptz, timestamptz) IS
+'Gives back what was charged for a licensed item for the time after a moment, one credit for each charge. Internal.';
+
+CREATE FUNCTION billing.charge_remaining(
+    subscription billing.subscriptions, item text, part_start timestamptz, part_end timestamptz, as_of timestamptz
+) RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+    SELECT billing.prorate($1, i.id, 'licensed', i.price, i.quantity, a.amount,
+                           tstzrange(part_start, part_end), as_of)
+    FROM billing.subscription_items i
+    JOIN billing.prices p ON p.id = i.price
+    CROSS JOIN LATERAL billing.item_period($1, p."interval", p.interval_count, part_start) w
+    CROSS JOIN LATERAL (
+        SELECT billing.prorated_amount(
+            billing.price_amount(billing.price_terms(p, ($1).currency), i.quantity),
+            tstzrange(part_start, part_end), w.whole)) a (amount)
+    -- A trial, of which whole is NULL, is free.
+    WHERE i.id = item AND w.whole IS NOT NULL AND part_start < part_end AND (i.quantity > 0 OR a.amount <> 0)
+$$;
+COMMENT ON FUNCTION billing.charge_remaining(billing.subscriptions, text, timestamptz, timestamptz, timestamptz) IS
+'Charges a licensed item, as it is now, for part of its period, by its share of the whole. Internal.';
+
+CREATE FUNCTION billing.usage_since(subscription billing.subscriptions, item text, as_of timestamptz)
+RETURNS timestamptz
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT least(as_of, greatest(
+        i.starts_at, ($1).start_date, ($1).trial_end,
+        lower(billing.period_containing(
+            ($1).billing_cycle_anchor, p."interval", p.interval_count,
+            -- A period that ends just now, and is not invoiced yet, is still the current one.
+            as_of - CASE WHEN as_of = ($1).current_period_end THEN interval '1 microsecond' ELSE interval '0' END))))
+    FROM billing.subscription_items i JOIN billing.prices p ON p.id = i.price
+    WHERE i.id = $2
+$$;
+COMMENT ON FUNCTION billing.usage_since(billing.subscriptions, text, timestamptz) IS
+'Since when usage of a metered item at its present price is not on an invoice yet, at a time in its current period.
+That time itself where none is billed, as in a trial. Internal.';
+
+CREATE FUNCTION billing.keep_usage(subscription billing.subscriptions, item text, as_of timestamptz) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+BEGIN
+    INSERT INTO billing.subscription_item_past_prices (item, price, starts_at, ends_at)
+    SELECT i.id, i.price, u.start, keep_usage.as_of
+    FROM billing.subscription_items i
+    CROSS JOIN LATERAL billing.usage_since(keep_usage.subscription, i.id, keep_usage.as_of) u (start)
+    WHERE i.id = keep_usage.item AND i.quantity IS NULL AND u.start < keep_usage.as_of;
+    UPDATE billing.subscription_items i SET starts_at = keep_usage.as_of
+    WHERE i.id = keep_usage.item AND i.quantity IS NULL;
+END $$;
+COMMENT ON FUNCTION billing.keep_usage(billing.subscriptions, text, timestamptz) IS
+'Notes the usage of a metered item until a time as one to be billed by itself, at the price that it has. Internal.';
