@@ -93,7 +93,7 @@ DECLARE
     new billing.subscriptions := billing.changed_terms(old, changes, change_subscription.as_of);
     behavior constant text := coalesce(changes ->> 'proration_behavior', 'create_prorations');
     since timestamptz := coalesce((changes ->> 'proration_date')::timestamptz, change_subscription.as_of);
-    -- The period ends just now, and the invoice to come charges for the next one: a phase begins, or a trial ends early.
+    -- The period ends just now, and the invoice to come charges for the next one: by a phase, or a trial's early end.
     ending constant boolean := new.current_period_end = change_subscription.as_of;
     noted constant timestamptz := change_subscription.as_of - CASE WHEN ending THEN interval '1 microsecond'
                                                                    ELSE interval '0' END;

@@ -22,7 +22,8 @@ CREATE TABLE billing.subscription_schedules (
     released_at timestamptz,
     error text,
     CONSTRAINT subscription_schedules_started_with_phase
-        CHECK ((status <> 'not_started' OR current_phase IS NULL) AND (status <> 'active' OR current_phase IS NOT NULL)),
+        CHECK ((status <> 'not_started' OR current_phase IS NULL)
+               AND (status <> 'active' OR current_phase IS NOT NULL)),
     CONSTRAINT subscription_schedules_running_have_next
         CHECK ((status IN ('not_started', 'active')) = (next_phase_at IS NOT NULL)),
     CONSTRAINT subscription_schedules_active_has_subscription CHECK (status <> 'active' OR subscription IS NOT NULL),

@@ -26,7 +26,7 @@ BEGIN
                       WHEN 'paused' THEN 'Use billing.pause_subscription.'
                       WHEN 'canceled' THEN 'Use billing.cancel_subscription.'
                       WHEN 'trialing' THEN 'Use billing.update_subscription with trial_end.'
-                      ELSE 'From incomplete to active or incomplete_expired, and between active, past_due and unpaid.' END;
+                      ELSE 'From incomplete to active or incomplete_expired; between active, past_due, unpaid.' END;
     END IF;
     RETURN found.id;
 END $$;

@@ -258,6 +258,7 @@ fn story(name: &str) {
     play(&mut client, "prelude.txt");
     play(&mut client, name);
     assert_books_balance(&mut client);
+    assert_adjustments_add_up(&mut client);
 }
 
 macro_rules! stories {
