@@ -159,7 +159,8 @@ BEGIN
     RETURN NULL;
 END $$;
 COMMENT ON FUNCTION billing.credit_notes_check() IS
-'Trigger: a credit note stays as it is but for being voided (23001), and the invoice''s columns account for it (23514).';
+'Trigger: a credit note stays as it is but for being voided (23001), and the invoice''s columns account for it
+(23514).';
 CREATE TRIGGER credit_notes_check BEFORE UPDATE ON billing.credit_notes
     FOR EACH ROW EXECUTE FUNCTION billing.credit_notes_check();
 CREATE TRIGGER credit_notes_check_invoice AFTER INSERT OR UPDATE ON billing.credit_notes

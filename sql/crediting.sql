@@ -24,7 +24,8 @@ BEGIN ATOMIC
                  l.tax_amount - coalesce(c.tax_amount, 0) AS tax,
                  CASE WHEN l.taxes IS NULL THEN 0 ELSE billing.exclusive_tax(l.taxes) END
                      - coalesce(c.exclusive_tax_amount, 0) AS exclusive_tax
-          FROM billing.invoice_lines l LEFT JOIN billing.credited_lines(creditable_lines.invoice) c ON c.invoice_line = l.id
+          FROM billing.invoice_lines l
+          LEFT JOIN billing.credited_lines(creditable_lines.invoice) c ON c.invoice_line = l.id
           WHERE l.invoice = creditable_lines.invoice) r
     ORDER BY r.id;
 END;
@@ -38,7 +39,8 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     wrong record;
 BEGIN
-    SELECT g.line, g.amount, c.line_amount, c.amount AS remaining, count(*) OVER (PARTITION BY g.line) AS times INTO wrong
+    SELECT g.line, g.amount, c.line_amount, c.amount AS remaining, count(*) OVER (PARTITION BY g.line) AS times
+    INTO wrong
     FROM (SELECT l.value ->> 'invoice_line_item' AS line, (l.value ->> 'amount')::bigint AS amount
           FROM jsonb_array_elements(credit_lines.lines) l) g
     LEFT JOIN billing.creditable_lines(credit_lines.invoice) c ON c.invoice_line = g.line
@@ -83,7 +85,8 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
     WITH parts AS (
         -- The amount by what is left of each line; a line below zero takes its part off the others.
-        SELECT c.*, billing.share(credit_lines_of_amount.amount, (sum(c.net) OVER w)::bigint, (sum(c.net) OVER ())::bigint)
+        SELECT c.*, billing.share(credit_lines_of_amount.amount, (sum(c.net) OVER w)::bigint,
+                                  (sum(c.net) OVER ())::bigint)
                     - billing.share(credit_lines_of_amount.amount, (sum(c.net) OVER w - c.net)::bigint,
                                     (sum(c.net) OVER ())::bigint) AS part
         FROM billing.creditable_lines(credit_lines_of_amount.invoice) c WINDOW w AS (ORDER BY c.invoice_line)
@@ -143,7 +146,8 @@ BEGIN
                   HINT = CASE found.status WHEN 'draft' THEN 'Change the draft itself.'
                          ELSE 'What is not asked for need not be credited.' END;
     END IF;
-    remaining := greatest(found.total, 0) - found.pre_payment_credit_notes_amount - found.post_payment_credit_notes_amount;
+    remaining := greatest(found.total, 0)
+        - found.pre_payment_credit_notes_amount - found.post_payment_credit_notes_amount;
     IF request ? 'lines' THEN
         lines := ARRAY(SELECT l FROM billing.credit_lines(found.id, request -> 'lines') l);
     ELSIF (request ->> 'amount')::bigint NOT BETWEEN 1 AND remaining THEN
@@ -169,7 +173,7 @@ BEGIN
     credit := coalesce((request ->> 'credit_amount')::bigint, 0);
     out_of_band := coalesce((request ->> 'out_of_band_amount')::bigint, 0);
     IF refund::numeric + credit + out_of_band <> post THEN
-        RAISE EXCEPTION 'refund_amount, credit_amount and out_of_band_amount are % in all, not the % beyond what is left to pay',
+        RAISE EXCEPTION 'refund_amount, credit_amount and out_of_band_amount are % in all, and % go beyond what is left to pay',
                 refund::numeric + credit + out_of_band, post
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Say how what was paid is given back.';
     END IF;
@@ -213,8 +217,8 @@ BEGIN
            l.exclusive_tax_amount
     FROM unnest(lines) l;
     IF credit > 0 THEN
-        PERFORM billing.change_customer_balance(found.customer, found.currency, -credit, 'credit_note', found.id, note_id,
-                                                NULL, as_of);
+        PERFORM billing.change_customer_balance(found.customer, found.currency, -credit, 'credit_note', found.id,
+                                                note_id, NULL, as_of);
     END IF;
     RETURN note_id;
 END $$;

@@ -1,5 +1,5 @@
--- The customer balance: where an invoice below zero leaves its rest, for the next invoices to use up. A ledger in which each row
--- goes on from the one before, so that a balance is never a sum that two sessions could have missed each other in.
+-- The customer balance: where an invoice below zero leaves its rest, for the next invoices to use up. A ledger in which
+-- each row goes on from the one before, so that a balance is never a sum that two sessions could have missed each other in.
 
 CREATE TABLE billing.customer_balance_transactions (
     id text COLLATE "C" PRIMARY KEY DEFAULT billing.generate_id('cbtxn'),

@@ -1,5 +1,5 @@
--- Invoice items: what waits for an invoice. A change in the middle of a period leaves what it gives back and charges, and an
--- application adds what it likes.
+-- Invoice items: what waits for an invoice. A change in the middle of a period leaves what it gives back and charges,
+-- and an application adds what it likes.
 
 CREATE TABLE billing.invoice_items (
     id text COLLATE "C" PRIMARY KEY DEFAULT billing.generate_id('ii')
@@ -107,7 +107,7 @@ BEGIN
     IF wrong IS NOT NULL OR TG_OP = 'TRUNCATE' THEN
         RAISE EXCEPTION 'invoice item "%" cannot change', coalesce(wrong, 'any')
             USING ERRCODE = 'restrict_violation', SCHEMA = 'billing', TABLE = 'invoice_items',
-                  HINT = 'Only items added by hand change, until their invoice is final. Another item corrects this one.';
+                  HINT = 'Only items added by hand change, until their invoice is final. Another item corrects it.';
     END IF;
     RETURN NULL;
 END $$;
@@ -130,7 +130,8 @@ CREATE FUNCTION billing.pending_items(subscription billing.subscriptions, before
 RETURNS SETOF billing.invoice_items LANGUAGE sql STABLE AS $$
     SELECT x.* FROM billing.invoice_items x
     WHERE x.invoice IS NULL AND x.customer = subscription.customer
-      AND (x.created < before OR x.subscription = subscription.id AND billing.subscription_ends(pending_items.subscription))
+      AND (x.created < before
+           OR x.subscription = subscription.id AND billing.subscription_ends(pending_items.subscription))
       AND (x.subscription = subscription.id
            -- Any of the customer's may take it, and the one that is due first does: two never take the same.
            OR x.subscription IS NULL AND x.currency = subscription.currency

@@ -123,7 +123,8 @@ COMMENT ON COLUMN billing.invoices.due_date IS 'When it is due; NULL on a draft 
 COMMENT ON COLUMN billing.invoices.total_discount_amount IS 'Sum of the lines'' discounts.';
 COMMENT ON COLUMN billing.invoices.total_credit_amount IS 'Sum of what credit grants pay of the lines.';
 COMMENT ON COLUMN billing.invoices.total_tax_amount IS 'Sum of the lines'' taxes, inclusive ones too.';
-COMMENT ON COLUMN billing.invoices.total_exclusive_tax_amount IS 'What of total_tax_amount is added on top of the lines.';
+COMMENT ON COLUMN billing.invoices.total_exclusive_tax_amount IS
+'What of total_tax_amount is added on top of the lines.';
 COMMENT ON COLUMN billing.invoices.amount_paid IS 'What was paid of it: all that remained, once it is paid; else 0.';
 COMMENT ON COLUMN billing.invoices.pre_payment_credit_notes_amount IS
 'What credit notes took off amount_due before it was paid.';
@@ -189,7 +190,8 @@ BEGIN
     unchanged.post_payment_credit_notes_amount := OLD.post_payment_credit_notes_amount;
     unchanged.amount_remaining := OLD.amount_remaining;  -- generated, not known yet
     IF OLD.regenerated_as IS NULL AND OLD.status = 'void' AND EXISTS (
-        SELECT FROM billing.invoices i WHERE i.id = NEW.regenerated_as AND i.from_invoice = OLD.id AND i.status = 'draft')
+        SELECT FROM billing.invoices i
+        WHERE i.id = NEW.regenerated_as AND i.from_invoice = OLD.id AND i.status = 'draft')
     THEN
         unchanged.regenerated_as := NULL;
     END IF;
@@ -240,7 +242,7 @@ BEGIN
                             coalesce(l.credit, 0), coalesce(l.tax, 0), coalesce(l.exclusive_tax, 0))
     LIMIT 1;
     IF wrong.id IS NOT NULL THEN
-        RAISE EXCEPTION 'invoice "%" has % lines of % in all, not % lines of %, or discounts, credits or taxes that differ',
+        RAISE EXCEPTION 'invoice "%" has % lines of % in all, not % of %, or other discounts, credits or taxes than it says',
                 wrong.id, wrong.count, wrong.amount, wrong.line_count, wrong.subtotal
             USING ERRCODE = 'check_violation', SCHEMA = 'billing', TABLE = 'invoices',
                   HINT = 'Finalize it with billing.finalize_invoice, which adds the lines up.';

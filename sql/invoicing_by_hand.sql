@@ -201,8 +201,8 @@ one-time price, unit_amount or unit_amount_decimal, negative ones give back; cur
 once, or subscription, whose next invoice does, or neither: the customer''s next invoice in this currency does;
 description, discountable, metadata, period (default as_of), tax_rates. Errors: 23503 unknown customer or price; 42704
 unknown invoice or subscription; 55000 an invoice that is no draft, a subscription that has ended, an archived price;
-22023 a field breaks a rule, another customer''s invoice or subscription, another currency, a recurring price; 54000 more
-than 250 on one invoice; 23505 the id exists; 22003 beyond bigint; 22P02 no JSON object; 22004 NULL.';
+22023 a field breaks a rule, another customer''s invoice or subscription, another currency, a recurring price; 54000
+more than 250 on one invoice; 23505 the id exists; 22003 beyond bigint; 22P02 no JSON object; 22004 NULL.';
 
 CREATE FUNCTION billing.lock_invoice_item(item text, as_of timestamptz) RETURNS billing.invoice_items
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -214,7 +214,7 @@ DECLARE
 BEGIN
     PERFORM billing.require_argument('item', item);
     PERFORM billing.require_time('as_of', as_of);
-    -- In the order of all locks: its subscription, its invoice, itself. Asked again below, as it may have been taken meanwhile.
+    -- In the order of all locks: its subscription, its invoice, itself. It may have been taken meanwhile.
     SELECT x.subscription, x.invoice INTO of_subscription, of_invoice
     FROM billing.invoice_items x WHERE x.id = lock_invoice_item.item;
     IF of_invoice IS NOT NULL THEN
@@ -227,7 +227,8 @@ BEGIN
         RAISE EXCEPTION 'invoice item "%" does not exist', item
             USING ERRCODE = 'undefined_object', HINT = 'See billing.invoice_items for the items there are.';
     ELSIF found.kind <> 'item' THEN
-        RAISE EXCEPTION 'invoice item "%" is a proration of subscription "%" and cannot change', item, found.subscription
+        RAISE EXCEPTION 'invoice item "%" is a proration of subscription "%" and cannot change',
+                item, found.subscription
             USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Add another item that corrects it.';
     ELSIF found.invoice IS DISTINCT FROM of_invoice THEN
         RAISE EXCEPTION 'invoice item "%" was taken by invoice "%" meanwhile', item, found.invoice
@@ -293,8 +294,8 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION billing.update_invoice_item(text, jsonb, timestamptz) IS
 'Changes an invoice item that waits or is on a draft, and returns its id. Fields: amount, price, unit_amount,
-unit_amount_decimal, quantity, description, discountable, metadata (merged; "" removes a key), period, tax_rates. Errors:
-42704 unknown; 55000 a proration, or on an invoice that is no draft any more; 40001 taken by an invoice meanwhile; 22023
+unit_amount_decimal, quantity, description, discountable, metadata (merged; "" removes a key), period, tax_rates.
+Errors: 42704 unknown; 55000 a proration, or on an invoice that is no draft any more; 40001 taken by an invoice meanwhile; 22023
 a field breaks a rule; those of create_invoice_item for what it costs; 22P02 no JSON object; 22004 NULL.';
 
 CREATE FUNCTION billing.delete_invoice_item(item text, as_of timestamptz DEFAULT now()) RETURNS text
@@ -313,8 +314,8 @@ BEGIN
     RETURN found.id;
 END $$;
 COMMENT ON FUNCTION billing.delete_invoice_item(text, timestamptz) IS
-'Deletes an invoice item that waits or is on a draft, and returns its id. Errors: 42704 unknown; 55000 a proration, or on
-an invoice that is no draft any more; 40001 taken by an invoice meanwhile; 22023 as_of infinite or before the invoice;
+'Deletes an invoice item that waits or is on a draft, and returns its id. Errors: 42704 unknown; 55000 a proration, or
+on an invoice that is no draft any more; 40001 taken by an invoice meanwhile; 22023 as_of infinite or before the invoice;
 22004 NULL.';
 
 CREATE FUNCTION billing.create_invoice(invoice jsonb, id text DEFAULT NULL, as_of timestamptz DEFAULT now())
@@ -401,12 +402,12 @@ BEGIN
     RETURN invoice_id;
 END $$;
 COMMENT ON FUNCTION billing.create_invoice(jsonb, text, timestamptz) IS
-'Makes a one-off draft from Stripe''s JSON and returns its id. Fields: customer; lines, each as an invoice item; currency
-(default: that of the items); pending_invoice_items_behavior, include or exclude the items of the customer that wait for
+'Makes a one-off draft from Stripe''s JSON and returns its id. Fields: customer; lines, each as an invoice item;
+currency (default: that of the items); pending_invoice_items_behavior, include or exclude the items of the customer that wait for
 no subscription (default: include them if there are no lines); auto_advance (default false: generate_invoices leaves the
 draft alone), collection_method, days_until_due, default_tax_rates, description, metadata. Items that are added later
-name the invoice. Errors: 23503 unknown customer or price; 22023 a field breaks a rule, items of several currencies; those
-of create_invoice_item; 23505 the id exists; 22P02 no JSON object; 22004 NULL.';
+name the invoice. Errors: 23503 unknown customer or price; 22023 a field breaks a rule, items of several currencies;
+those of create_invoice_item; 23505 the id exists; 22P02 no JSON object; 22004 NULL.';
 
 CREATE FUNCTION billing.delete_draft_invoice(invoice text, as_of timestamptz DEFAULT now()) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$

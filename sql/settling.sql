@@ -43,7 +43,7 @@ BEGIN
         ELSIF found.line_count = 0 THEN
             RAISE EXCEPTION 'invoice "%" is draft and cannot become open: it has no lines', invoice
                 USING ERRCODE = 'object_not_in_prerequisite_state',
-                      HINT = 'Add some with billing.create_invoice_item, or delete it with billing.delete_draft_invoice.';
+                      HINT = 'Add some with billing.create_invoice_item, or delete it by billing.delete_draft_invoice.';
         END IF;
         PERFORM billing.finalize_drafts(ARRAY[invoice], as_of);
     END IF;
@@ -51,8 +51,8 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION billing.finalize_invoice(text, timestamptz) IS
 'Finalizes a draft before its grace is over, with the usage known now, and returns its id. One that is final already
-stays as it is. Errors: 42704 unknown; 55000 void, or without lines; 22003 an amount beyond bigint; 22023 as_of before the invoice or
-infinite; 22004 NULL.';
+stays as it is. Errors: 42704 unknown; 55000 void, or without lines; 22003 an amount beyond bigint; 22023 as_of before
+the invoice or infinite; 22004 NULL.';
 
 CREATE FUNCTION billing.settle_invoice(invoice text, status text, as_of timestamptz) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -105,8 +105,8 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 RETURN billing.settle_invoice(invoice, 'void', as_of);
 COMMENT ON FUNCTION billing.void_invoice(text, timestamptz) IS
 'Voids an open or uncollectible invoice and returns its id: what it asked for is waived and not billed again; credit
-it had used goes back to the customer''s balance; its credit notes become void; it keeps its number. Errors: 42704 unknown; 55000 draft, paid or
-void; 22023 as_of before the invoice or infinite; 22004 NULL.';
+it had used goes back to the customer''s balance; its credit notes become void; it keeps its number. Errors: 42704
+unknown; 55000 draft, paid or void; 22023 as_of before the invoice or infinite; 22004 NULL.';
 
 CREATE FUNCTION billing.regenerate_invoice(invoice text, as_of timestamptz DEFAULT now()) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -141,7 +141,8 @@ BEGIN
     INSERT INTO billing.invoice_lines
         (invoice, subscription_item, price, kind, description, quantity, amount, period_start, period_end, proration,
          discountable, invoice_item)
-    SELECT made, l.subscription_item, l.price, l.kind, l.description, CASE l.kind WHEN 'usage' THEN 0 ELSE l.quantity END,
+    SELECT made, l.subscription_item, l.price, l.kind, l.description,
+           CASE l.kind WHEN 'usage' THEN 0 ELSE l.quantity END,
            CASE l.kind WHEN 'usage' THEN 0 ELSE l.amount END, l.period_start, l.period_end, l.proration,
            l.discountable, l.invoice_item
     FROM billing.invoice_lines l

@@ -1,5 +1,5 @@
-//! What is put on a bill by hand: the create parameters of Stripe's invoices, invoice items and credit notes. They are read, checked
-//! field by field, and handed on to SQL as normalised JSON.
+//! What is put on a bill by hand: the create parameters of Stripe's invoices, invoice items and credit notes. They are
+//! checked field by field, and handed on to SQL as normalised JSON.
 
 use std::ops::RangeInclusive;
 
@@ -124,8 +124,9 @@ const CREDIT_NOTE_LINE: Shape = Shape {
     ],
 };
 
-/// Reads the JSON of one of `invoice_item`, `invoice_item_change`, `invoice` and `credit_note` and returns it normalised: unknown
-/// fields refused, nulls left out, times in ISO 8601, unit amounts and quantities as decimals in plain digits. `None`: no such kind.
+/// Reads the JSON of one of `invoice_item`, `invoice_item_change`, `invoice` and `credit_note` and returns it normalised:
+/// unknown fields refused, nulls left out, times in ISO 8601, unit amounts and quantities as decimals in plain digits.
+/// `None`: no such kind.
 ///
 /// # Errors
 /// The field, its value and the rule that it breaks.
