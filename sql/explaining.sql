@@ -154,16 +154,16 @@ CREATE FUNCTION billing.explained(
     end_time timestamptz DEFAULT NULL
 ) RETURNS TABLE (part text, start_time timestamptz, end_time timestamptz, quantity numeric, tier_from numeric,
                  tier_up_to numeric, unit_amount numeric, flat_amount numeric, amount numeric, note text)
-LANGUAGE sql IMMUTABLE ROWS 1 AS $$
-    SELECT $1, $5, $6, trim_scale($4), NULL::numeric, NULL::numeric, NULL::numeric, NULL::numeric, trim_scale($2), $3
-$$;
+LANGUAGE sql IMMUTABLE ROWS 1
+BEGIN ATOMIC
+    SELECT $1, $5, $6, trim_scale($4), NULL::numeric, NULL::numeric, NULL::numeric, NULL::numeric, trim_scale($2), $3;
+END;
 COMMENT ON FUNCTION billing.explained(text, numeric, text, numeric, timestamptz, timestamptz) IS
 'A row of billing.explain_invoice_line. Internal.';
 
 CREATE FUNCTION billing.share_of_time(amount numeric, part tstzrange, whole tstzrange) RETURNS numeric
-LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    SELECT round($1 * extract(epoch FROM upper($2) - lower($2)) / extract(epoch FROM upper($3) - lower($3)), 12)
-$$;
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN round($1 * extract(epoch FROM upper($2) - lower($2)) / extract(epoch FROM upper($3) - lower($3)), 12);
 COMMENT ON FUNCTION billing.share_of_time(numeric, tstzrange, tstzrange) IS
 'An amount times the length of part over the length of whole, to twelve places: to show; billing.prorated_amount bills.
 Internal.';
