@@ -25,6 +25,8 @@ fn normalised_object(kind: Text, object: Item) -> Result<JsonB> {
 
 type Row = (i64, i64, Option<JsonB>, i64, Option<JsonB>, Option<i64>, Option<JsonB>);
 
+// The columns stand in the signature, where pgrx reads them.
+#[allow(clippy::type_complexity)]
 #[pg_extern(sql = false)]
 fn adjust_amounts(
     invoice: Item,
