@@ -32,3 +32,13 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION billing.append_only() IS
 'Trigger of tables that only grow: raises restrict_violation (23001). Internal.';
+
+CREATE FUNCTION billing.never_deleted() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RAISE EXCEPTION 'rows of billing.% are never deleted, and keep their ids', TG_TABLE_NAME
+        USING ERRCODE = 'restrict_violation', SCHEMA = 'billing', TABLE = TG_TABLE_NAME,
+              HINT = 'Invoice lines name them. Archive or end what is not to be used any more.';
+END $$;
+COMMENT ON FUNCTION billing.never_deleted() IS
+'Trigger of tables that invoice lines name without a foreign key: raises restrict_violation (23001). Internal.';

@@ -66,6 +66,10 @@ COMMENT ON COLUMN billing.prices.is_default IS
 'Whether this is the default_price of its product, as Stripe calls it: the one to show first.';
 SELECT pg_catalog.pg_extension_config_dump('billing.prices', '');
 
+CREATE TRIGGER prices_never_deleted BEFORE DELETE OR TRUNCATE ON billing.prices
+    FOR EACH STATEMENT EXECUTE FUNCTION billing.never_deleted();
+COMMENT ON TRIGGER prices_never_deleted ON billing.prices IS 'A price that was used stays known.';
+
 CREATE FUNCTION billing.release_lookup_key(lookup_key text, price text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column

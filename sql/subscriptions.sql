@@ -53,7 +53,7 @@ CREATE TABLE billing.subscriptions (
     CONSTRAINT subscriptions_pause_resumes CHECK (pause_resumes_at IS NULL OR pause_behavior IS NOT NULL),
     CONSTRAINT subscriptions_reset_with_threshold CHECK (reset_billing_cycle_anchor IS NULL OR amount_gte IS NOT NULL)
 );
-CREATE INDEX subscriptions_next_invoice_at_idx ON billing.subscriptions (next_invoice_at)
+CREATE INDEX subscriptions_next_invoice_at_idx ON billing.subscriptions (next_invoice_at, id)
     WHERE next_invoice_at IS NOT NULL;
 CREATE INDEX subscriptions_customer_idx ON billing.subscriptions (customer);
 CREATE INDEX subscriptions_incomplete_idx ON billing.subscriptions (created) WHERE status = 'incomplete';
@@ -165,6 +165,10 @@ COMMENT ON INDEX billing.subscription_items_subscription_price_key IS 'No price 
 COMMENT ON INDEX billing.subscription_items_subscription_idx IS 'Finds the items of a subscription, removed ones too.';
 COMMENT ON INDEX billing.subscription_items_price_idx IS 'Finds the subscriptions that use a price.';
 SELECT pg_catalog.pg_extension_config_dump('billing.subscription_items', '');
+
+CREATE TRIGGER subscription_items_never_deleted BEFORE UPDATE OF id OR DELETE OR TRUNCATE ON billing.subscription_items
+    FOR EACH STATEMENT EXECUTE FUNCTION billing.never_deleted();
+COMMENT ON TRIGGER subscription_items_never_deleted ON billing.subscription_items IS 'An item that was billed stays known.';
 
 CREATE TABLE billing.subscription_item_past_prices (
     item text COLLATE "C" NOT NULL REFERENCES billing.subscription_items,

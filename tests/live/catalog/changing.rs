@@ -126,8 +126,8 @@ fn what_is_used_cannot_be_deleted() {
                SELECT billing.create_alert('watched', 5, 'c');"#,
         )
         .unwrap();
-    for table in ["customers", "products", "prices"] {
-        Refusal::of(&mut client, &format!("DELETE FROM billing.{table}"), &[]).says("23503", &[table]);
+    for (table, code) in [("customers", "23503"), ("products", "23503"), ("prices", "23001")] {
+        Refusal::of(&mut client, &format!("DELETE FROM billing.{table}"), &[]).says(code, &[table]);
         Refusal::of(&mut client, &format!("TRUNCATE billing.{table}"), &[]).says("0A000", &["foreign key"]);
     }
     for meter in ["calls", "watched"] {

@@ -234,6 +234,7 @@ const FOR_ADMINISTERING: &[&str] = &[
     "mark_invoice_paid",
     "mark_invoice_uncollectible",
     "meters_check",
+    "never_deleted",
     "note_roll_up",
     "pause_subscription",
     "preview_cancel",
