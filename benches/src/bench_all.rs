@@ -49,8 +49,10 @@ fn run() -> Result<()> {
             }
         }
     }
-    let file = report.write(&plan)?;
-    println!("\n{} after {}", file.display(), progress::seconds(started.elapsed()));
+    for file in report.write(&plan)? {
+        println!("\n{}", file.display());
+    }
+    println!("after {}", progress::seconds(started.elapsed()));
     match report.failures.len() {
         0 => Ok(()),
         failed => Err(Error::new(format!("{failed} rows failed"))),

@@ -6,7 +6,7 @@ use std::process::Command;
 use harness::place;
 use serde::Serialize;
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Machine {
     pub cpu: String,
     pub cores: usize,

@@ -13,7 +13,7 @@ const USAGE: &str = "cargo bench-all [--quick] [--only ROW]... [--pg MAJOR] [--i
   --only ROW    only this part of the table
   --pg MAJOR    only this PostgreSQL
   --installed   what was built last, without building
-Whatever is not a full run is written to the target folder.";
+Whatever is not a full run of a part of the table (recording, billing) is written to the target folder.";
 
 #[derive(Debug)]
 pub struct Plan {
@@ -63,9 +63,10 @@ impl Plan {
         self.pg.is_none_or(|pg| pg == major)
     }
 
-    /// Only such a run replaces the committed results; what is installed may have been built from other code.
-    pub fn is_full(&self) -> bool {
-        !self.quick && !self.installed && self.pg.is_none() && self.only.is_empty()
+    /// Only such a run of all these rows replaces their committed results; what is installed may have been built from other
+    /// code.
+    pub fn is_full(&self, rows: &[&str]) -> bool {
+        !self.quick && !self.installed && self.pg.is_none() && rows.iter().all(|row| self.wants(row))
     }
 
     /// Turns that count; one more comes before them, to warm up.

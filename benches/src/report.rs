@@ -1,7 +1,7 @@
 //! What was measured, and whether it reaches its targets.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use chrono::Utc;
@@ -11,9 +11,10 @@ use serde::Serialize;
 use crate::machine::{self, Machine};
 use crate::plan::Plan;
 use crate::rounds::{Series, median};
+use crate::rows;
 use crate::table;
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Clone)]
 pub struct Report {
     pub date: String,
     pub commit: String,
@@ -29,7 +30,7 @@ pub struct Report {
     started: Instant,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Clone)]
 pub struct OnServer {
     pub postgresql: String,
     pub cases: Vec<Case>,
@@ -47,7 +48,7 @@ pub enum Unit {
     Kibibytes,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Clone)]
 pub struct Case {
     pub row: &'static str,
     pub case: String,
@@ -56,7 +57,7 @@ pub struct Case {
     pub ratios: Vec<Ratio>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Clone)]
 pub struct Figures {
     pub contender: &'static str,
     pub median: f64,
@@ -64,7 +65,7 @@ pub struct Figures {
     pub samples: Vec<f64>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Clone)]
 pub struct Ratio {
     pub of: &'static str,
     pub to: &'static str,
@@ -193,20 +194,39 @@ impl Report {
         self.failures.push(failure);
     }
 
-    /// Keeps a full run with the project, and anything less in the target folder.
-    pub fn write(&mut self, plan: &Plan) -> Result<PathBuf> {
+    /// Keeps each part of the table that was measured whole with the project, and anything less in the target folder.
+    pub fn write(&mut self, plan: &Plan) -> Result<Vec<PathBuf>> {
         self.seconds = self.started.elapsed().as_secs_f64();
-        let folder = if plan.is_full() && self.failures.is_empty() {
-            place::project().join("benches/results")
-        } else {
-            place::target().join("benches")
-        };
-        fs::create_dir_all(&folder).context(|| format!("cannot make {}", folder.display()))?;
-        let file = folder.join(if plan.is_full() { "full.json" } else { "partial.json" });
+        let kept = place::project().join("benches/results");
+        let mut files = Vec::new();
+        for (part, rows) in rows::PARTS {
+            if plan.is_full(rows) && self.failures.is_empty() {
+                files.push(self.of(rows).write_to(&kept.join(part))?);
+            }
+        }
+        if files.is_empty() {
+            files.push(self.write_to(&place::target().join("benches/partial"))?);
+        }
+        Ok(files)
+    }
+
+    /// Of these rows only.
+    fn of(&self, rows: &[&str]) -> Report {
+        let mut report = self.clone();
+        for server in &mut report.servers {
+            server.cases.retain(|case| rows.contains(&case.row));
+        }
+        report
+    }
+
+    fn write_to(&self, file: &Path) -> Result<PathBuf> {
+        if let Some(folder) = file.parent() {
+            fs::create_dir_all(folder).context(|| format!("cannot make {}", folder.display()))?;
+        }
+        let (data, markdown) = (file.with_extension("json"), file.with_extension("md"));
         let json = serde_json::to_string_pretty(self).context(|| "the results make no JSON".to_owned())?;
-        let markdown = file.with_extension("md");
-        fs::write(&file, json + "\n").context(|| format!("cannot write {}", file.display()))?;
+        fs::write(&data, json + "\n").context(|| format!("cannot write {}", data.display()))?;
         fs::write(&markdown, table::of_report(self)).context(|| format!("cannot write {}", markdown.display()))?;
-        Ok(file)
+        Ok(markdown)
     }
 }

@@ -26,6 +26,22 @@ pub const ALL: &[(&str, Measure)] = &[
     (billing::ROW, billing::measure),
 ];
 
+/// What is kept in one file of results.
+pub const PARTS: &[(&str, &[&str])] = &[
+    (
+        "recording",
+        &[
+            singles::ROW,
+            batches::ROW,
+            roll_up::ROW,
+            storage::ROW,
+            month::ROW,
+            growth::ROW,
+        ],
+    ),
+    ("billing", &[billing::ROW]),
+];
+
 pub fn names() -> Vec<&'static str> {
     ALL.iter().map(|(name, _)| *name).collect()
 }
