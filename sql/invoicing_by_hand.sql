@@ -351,8 +351,8 @@ BEGIN
         IF cardinality(currencies) = 1 THEN
             invoice_currency := currencies[1];
         ELSE
-            RAISE EXCEPTION 'an invoice without a currency, of items in %',
-                    coalesce(array_to_string(currencies, ' and '), 'none')
+            RAISE EXCEPTION 'currency is missing, and the items do not tell it: they are in %',
+                    coalesce(nullif(array_to_string(currencies, ' and '), ''), 'none')
                 USING ERRCODE = 'invalid_parameter_value', HINT = 'Add "currency", such as "usd".';
         END IF;
     END IF;
