@@ -332,6 +332,8 @@ DECLARE
 BEGIN
     PERFORM billing.require_argument('invoice', invoice);
     PERFORM billing.require_time('as_of', as_of);
+    -- Before items: whoever finalizes this in the same transaction needs it, and a run that has it waits for them.
+    PERFORM billing.lock_usage();
     request := billing.normalised_bill('invoice', invoice::text);
     IF NOT EXISTS (SELECT FROM billing.customers c WHERE c.id = request ->> 'customer') THEN
         RAISE EXCEPTION 'customer "%" does not exist', request ->> 'customer'
