@@ -96,7 +96,8 @@ COMMENT ON COLUMN billing.invoices.currency IS 'ISO 4217 code in lower case.';
 COMMENT ON COLUMN billing.invoices.period_start IS
 'Start (inclusive) of the period that ended, whose usage it bills; the subscription''s start on its first invoice.';
 COMMENT ON COLUMN billing.invoices.period_end IS
-'End (exclusive) of that period; equal to period_start on a first invoice, which bills no usage.';
+'End (exclusive) of that period; equal to period_start where no usage is billed: on a first invoice, unless it was
+backdated, and on a one-off one.';
 COMMENT ON COLUMN billing.invoices.subtotal IS 'Sum of the lines'' amounts.';
 COMMENT ON COLUMN billing.invoices.total IS
 'subtotal less discounts and credits, plus exclusive tax. Negative when late usage took back more than is billed.';
@@ -110,7 +111,7 @@ COMMENT ON COLUMN billing.invoices.finalized_at IS
 'When it became final, on the clock of the as_of arguments; NULL on a draft.';
 COMMENT ON COLUMN billing.invoices.created IS
 'The end of the period that it bills, however late it was made; on a first invoice the as_of of the subscription''s
-creation.';
+creation, on one made by hand its own.';
 COMMENT ON COLUMN billing.invoices.billing_reason IS
 'subscription_create (first invoice), subscription_cycle, subscription_update (changes invoiced at once),
 subscription_threshold, or manual.';

@@ -50,8 +50,9 @@ BEGIN
     FROM (SELECT i.id FROM billing.invoices i
           WHERE i.status = 'draft' AND i.auto_advance AND i.created <= ripe
             AND (i.subscription = ANY (subscriptions)
-                 -- One that waits for a correction is not what a run has left to do.
-                 OR i.subscription IS NULL AND (drafts_due.batch_size IS NULL OR i.finalization_error IS NULL))
+                 -- One without lines waits for some; one that waits for a correction is not what a run has left to do.
+                 OR i.subscription IS NULL AND i.line_count > 0
+                    AND (drafts_due.batch_size IS NULL OR i.finalization_error IS NULL))
           ORDER BY i.id FOR NO KEY UPDATE) d;
     RETURN due;
 END $$;

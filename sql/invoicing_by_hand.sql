@@ -332,6 +332,8 @@ DECLARE
 BEGIN
     PERFORM billing.require_argument('invoice', invoice);
     PERFORM billing.require_time('as_of', as_of);
+    -- Before items: whoever finalizes this in the same transaction needs it, and a run that has it waits for them.
+    PERFORM billing.lock_usage();
     request := billing.normalised_bill('invoice', invoice::text);
     IF NOT EXISTS (SELECT FROM billing.customers c WHERE c.id = request ->> 'customer') THEN
         RAISE EXCEPTION 'customer "%" does not exist', request ->> 'customer'
@@ -351,8 +353,8 @@ BEGIN
         IF cardinality(currencies) = 1 THEN
             invoice_currency := currencies[1];
         ELSE
-            RAISE EXCEPTION 'an invoice without a currency, of items in %',
-                    coalesce(array_to_string(currencies, ' and '), 'none')
+            RAISE EXCEPTION 'currency is missing, and the items do not tell it: they are in %',
+                    coalesce(nullif(array_to_string(currencies, ' and '), ''), 'none')
                 USING ERRCODE = 'invalid_parameter_value', HINT = 'Add "currency", such as "usd".';
         END IF;
     END IF;

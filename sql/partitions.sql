@@ -162,7 +162,9 @@ BEGIN
         -- No limit is NULL, which drops nothing; least() would pass over it.
         WHERE p.sealed_at IS NOT NULL AND p.dropped_at IS NULL AND p.upper_bound <= oldest AND p.upper_bound <= window_start
           AND NOT EXISTS (SELECT FROM billing.subscriptions s
-                          WHERE s.status <> 'canceled' AND s.current_period_start <= p.max_timestamp)
+                          -- One that is canceled has a last period to bill until nothing is due of it.
+                          WHERE (s.status NOT IN ('canceled', 'incomplete_expired') OR s.next_invoice_at IS NOT NULL)
+                            AND s.current_period_start <= p.max_timestamp)
           AND NOT EXISTS (SELECT FROM billing.invoices i
                           WHERE i.status = 'draft' AND i.period_start <= p.max_timestamp)
         ORDER BY p.lower_bound

@@ -55,6 +55,6 @@ END $$;
 
 -- CREATE ROLE stands in no database, so these comments are set anew by every database that installs the extension.
 COMMENT ON ROLE billing_recorder IS 'pg_billing: may record and cancel meter events, and read nothing.';
-COMMENT ON ROLE billing_reader IS 'pg_billing: may read every table, summary and preview, and change nothing.';
+COMMENT ON ROLE billing_reader IS 'pg_billing: may read every table and summary and preview invoices, and change nothing.';
 COMMENT ON ROLE billing_admin IS 'pg_billing: may record, read, keep the catalog, bill, and loosen limits for an import.';
 GRANT billing_recorder, billing_reader TO billing_admin;

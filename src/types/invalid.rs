@@ -30,6 +30,10 @@ pub struct Invalid {
 }
 
 impl Invalid {
+    /// What to do about [`Kind::NotSupported`].
+    pub(super) const LEAVE_OUT: &str =
+        "Leave the field out: it would change what is billed, and nothing here bills by it.";
+
     pub(super) fn binary(object: &'static str, rule: String) -> Self {
         Self {
             kind: Kind::Binary,

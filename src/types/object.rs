@@ -64,7 +64,7 @@ impl Object {
         for (field, value) in &opened.fields {
             if !known.iter().any(|names| names.contains(&field.as_str())) {
                 let what = if path.is_empty() {
-                    format!("a {name}")
+                    format!("the {name}")
                 } else {
                     format!("\"{path}\"")
                 };
@@ -101,6 +101,7 @@ impl Object {
     pub fn unsupported(&self, field: &str, value: &Value) -> Invalid {
         Invalid {
             kind: Kind::NotSupported,
+            hint: Some(Invalid::LEAVE_OUT.to_owned()),
             ..self.error(field, Some(value), "is not supported yet")
         }
     }

@@ -334,7 +334,7 @@ impl Subscription {
                 field,
                 value: Some(value.clone()),
                 rule: "is not supported yet".to_owned(),
-                hint: None,
+                hint: Some(Invalid::LEAVE_OUT.to_owned()),
             })
         })
     }

@@ -71,7 +71,7 @@ fn contradictions_are_refused() {
         (
             json!({ "seats": 5 }),
             Kind::Invalid,
-            "invalid changes: field \"seats\", value 5: is not a field of a changes",
+            "invalid changes: field \"seats\", value 5: is not a field of the changes",
         ),
         (
             json!({ "items": [{ "quantity": 5 }] }),

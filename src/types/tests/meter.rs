@@ -178,7 +178,7 @@ fn what_stripe_refuses_is_refused() {
         ),
         (
             json!({ "event_nmae": "x" }),
-            "field \"event_nmae\", value \"x\": is not a field of a meter".into(),
+            "field \"event_nmae\", value \"x\": is not a field of the meter".into(),
         ),
         (
             json!({ "value_settings": { "event_payload_key": "v", "unit": "GB" } }),

@@ -315,7 +315,7 @@ fn wrong_fields_are_refused() {
             ),
             (
                 json!({ "colour": "red" }),
-                "field \"colour\", value \"red\": is not a field of a price",
+                "field \"colour\", value \"red\": is not a field of the price",
             ),
             (
                 json!({ "object": "plan" }),

@@ -175,6 +175,7 @@ fn what_is_not_built_yet_is_refused_in_requests_and_kept_of_returned_objects() {
 
         let error = refusal::<Subscription>(&with(&created(), changes.clone()));
         assert_eq!((error.to_string(), error.kind), (message.clone(), Kind::NotSupported));
+        assert!(error.hint.is_some());
 
         let kept: Subscription = valid(&with(&returned(), changes));
         assert_eq!(kept.refuse_unsupported().unwrap_err().to_string(), message);
@@ -404,7 +405,7 @@ fn what_stripe_refuses_is_refused() {
         ),
         (
             json!({ "seats": 5 }),
-            "field \"seats\", value 5: is not a field of a subscription",
+            "field \"seats\", value 5: is not a field of the subscription",
         ),
         (
             json!({ "object": "subscription_item" }),
