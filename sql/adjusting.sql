@@ -9,11 +9,12 @@ CREATE FUNCTION billing.adjust_amounts(invoice jsonb)
     AS 'MODULE_PATHNAME', 'adjust_amounts_wrapper' LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE ROWS 5;
 COMMENT ON FUNCTION billing.adjust_amounts(jsonb) IS
     'Discounts, credit and tax of one invoice, exact before each rounding, one row a line (from 1). The invoice: {"created", "tax_exempt", '
-    '"lines": [{"amount", "discountable", "item", "product", "price", "metered", "period_end", "tax_rates": [id]}], '
+    '"lines": [{"amount", "discountable", "item", "product", "price", "metered", "period_end", "tax_rates": [id], "corrects": '
+    '{"amount", "discount_amount", "credit_amount", "discounts": [{"id", "amount"}], "credits": [{"id", "amount"}]}}], '
     '"discounts": [{"id", "percent_off" or "amount_off", "products", "item", "end_at"}] in their order, '
     '"credit_grants": [{"id", "balance", "prices", "priority", "category", "effective_at", "expires_at", "created"}] in any, '
     '"tax_rates": [{"id", "percentage", "inclusive"}]}. tax_amount is NULL where it is beyond bigint. 22023: a field is missing or '
-    'breaks a rule.';
+    'breaks a rule. corrects, of a line below zero: what stands billed of that which it gives a part of back, net of credit notes.';
 
 -- Few subscriptions may bear tax among many that do not.
 CREATE INDEX subscriptions_taxed_idx ON billing.subscriptions (id) WHERE default_tax_rates <> '{}';
@@ -42,7 +43,8 @@ BEGIN
         LEFT JOIN billing.subscriptions s ON s.id = i.subscription
     ), parts AS MATERIALIZED (
         SELECT l.id, l.invoice, coalesce(l.amount, 0) AS amount, coalesce(l.discountable, true) AS discountable,
-               l.subscription_item, l.price, p.product, l.period_end,
+               l.subscription_item, l.price, p.product, l.period_start, l.period_end,
+               l.kind = 'late_usage' AND l.amount < 0 AS gives_back,
                l.kind IN ('usage', 'late_usage') AND l.subscription_item IS NOT NULL AS metered,
                coalesce(nullif(x.tax_rates, '{}'), nullif(t.tax_rates, '{}'), d.default_tax_rates, '{}') AS tax_rates,
                row_number() OVER (PARTITION BY l.invoice ORDER BY l.id) AS place
@@ -51,6 +53,47 @@ BEGIN
         LEFT JOIN billing.prices p ON p.id = l.price
         LEFT JOIN billing.subscription_items t ON t.id = l.subscription_item
         LEFT JOIN billing.invoice_items x ON x.id = l.invoice_item
+    ), corrections AS (
+        SELECT p.id AS line, jsonb_build_object(
+                   -- What is given back fits bigint, so the rest of more than that does not matter.
+                   'amount', least(b.amount, 9223372036854775807), 'discount_amount', b.discount_amount,
+                   'credit_amount', b.credit_amount, 'discounts', coalesce(x.list, '[]'),
+                   'credits', coalesce(g.list, '[]')) AS corrects
+        FROM parts p
+        JOIN drafts d ON d.id = p.invoice
+        CROSS JOIN LATERAL (
+            SELECT array_agg(l.id) AS lines, sum(l.amount - coalesce(c.amount, 0)) AS amount,
+                   sum(l.discount_amount - coalesce(c.discount_amount, 0)) AS discount_amount,
+                   sum(l.credit_amount - coalesce(c.credit_amount, 0)) AS credit_amount
+            FROM billing.invoice_lines l
+            JOIN billing.invoices i ON i.id = l.invoice
+            LEFT JOIN LATERAL (
+                SELECT sum(n.amount) AS amount, sum(n.discount_amount) AS discount_amount,
+                       sum(n.credit_grant_amount) AS credit_amount
+                FROM billing.credit_note_lines n JOIN billing.credit_notes o ON o.id = n.credit_note
+                WHERE n.invoice_line = l.id AND o.status = 'issued') c ON true
+            WHERE l.subscription_item = p.subscription_item AND l.price = p.price AND l.period_start = p.period_start
+              AND l.kind IN ('usage', 'late_usage') AND l.invoice <> d.id
+              -- An earlier draft gives back its part first.
+              AND i.status <> 'void' AND (i.status <> 'draft' OR (i.created, i.id) < (d.created, d.id))
+        ) b
+        CROSS JOIN LATERAL (
+            SELECT jsonb_agg(jsonb_build_object('id', o.id, 'amount', o.amount) ORDER BY o.first) AS list
+            FROM (SELECT a.part ->> 'discount' AS id, sum((a.part ->> 'amount')::bigint) AS amount,
+                         min(l.id || lpad(a.place::text, 10, '0')) AS first
+                  FROM billing.invoice_lines l
+                  CROSS JOIN LATERAL jsonb_array_elements(l.discount_amounts) WITH ORDINALITY a (part, place)
+                  WHERE l.id = ANY (b.lines) GROUP BY 1) o
+            WHERE o.amount > 0) x
+        CROSS JOIN LATERAL (
+            SELECT jsonb_agg(jsonb_build_object('id', o.id, 'amount', o.amount) ORDER BY o.first) AS list
+            FROM (SELECT a.part ->> 'credit_grant' AS id, sum((a.part ->> 'amount')::bigint) AS amount,
+                         min(l.id || lpad(a.place::text, 10, '0')) AS first
+                  FROM billing.invoice_lines l
+                  CROSS JOIN LATERAL jsonb_array_elements(l.credit_amounts) WITH ORDINALITY a (part, place)
+                  WHERE l.id = ANY (b.lines) GROUP BY 1) o
+            WHERE o.amount > 0) g
+        WHERE p.gives_back AND b.amount > 0
     ), in_force AS MATERIALIZED (
         SELECT d.id AS invoice, x.id, x.place, x.subscription_item, x.end_at, c.percent_off, c.applies_to_products,
                CASE WHEN c.percent_off IS NOT NULL THEN NULL
@@ -99,8 +142,8 @@ BEGIN
         SELECT p.invoice, jsonb_agg(jsonb_build_object(
                    'amount', p.amount, 'discountable', p.discountable, 'item', p.subscription_item,
                    'product', p.product, 'price', p.price, 'metered', p.metered, 'period_end', p.period_end,
-                   'tax_rates', p.tax_rates) ORDER BY p.place) AS list
-        FROM parts p GROUP BY p.invoice
+                   'tax_rates', p.tax_rates, 'corrects', c.corrects) ORDER BY p.place) AS list
+        FROM parts p LEFT JOIN corrections c ON c.line = p.id GROUP BY p.invoice
     )
     SELECT p.id, a.discount_amount, a.discount_amounts, a.credit_amount, a.credit_amounts, a.tax_amount, a.taxes
     FROM drafts d
@@ -116,7 +159,8 @@ END $$;
 COMMENT ON FUNCTION billing.adjusted_lines(billing.invoices[], billing.invoice_lines[]) IS
 'The discounts, credit and tax of the lines of some invoices, which need not stand in any table: of an invoice, id,
 customer, subscription, currency, period_end, created and default_tax_rates count; of a line, id, invoice,
-subscription_item, invoice_item, price, kind, amount, discountable and period_end; ids sort in the order of the lines.
+subscription_item, invoice_item, price, kind, amount, discountable, period_start and period_end; ids sort in the order
+of the lines. Usage given back takes its share of the discounts and credit with it of what stands billed for it.
 tax_amount is NULL where it is beyond bigint. Previews and drafts come here. Internal.';
 
 CREATE FUNCTION billing.adjusted_preview(
@@ -190,6 +234,10 @@ BEGIN
         JOIN billing.invoice_items x ON x.id = l.invoice_item
         WHERE x.tax_rates <> '{}'
         UNION
+        -- What was taken off usage goes with it when it is given back.
+        SELECT d.id FROM drafts d JOIN billing.invoice_lines l ON l.invoice = d.id
+        WHERE l.kind = 'late_usage' AND l.amount < 0
+        UNION
         -- What it had the last time may be gone.
         SELECT d.id FROM drafts d
         WHERE EXISTS (SELECT FROM billing.invoice_lines l
@@ -258,7 +306,11 @@ BEGIN
         RETURN;
     END IF;
     pending := ARRAY(SELECT i.id FROM billing.invoices i
-                     WHERE i.id = ANY (redeem_discounts.invoices) AND i.status = 'draft' AND i.total_discount_amount <> 0);
+                     WHERE i.id = ANY (redeem_discounts.invoices) AND i.status = 'draft'
+                       -- Usage given back may have brought the sum to zero.
+                       AND (i.total_discount_amount <> 0
+                            OR EXISTS (SELECT FROM billing.invoice_lines l
+                                       WHERE l.invoice = i.id AND l.kind = 'late_usage' AND l.amount < 0)));
     LOOP
         -- By time and then subscription, as they get their numbers.
         SELECT array_agg(u.discount ORDER BY u.created, u.subscription, u.invoice),
@@ -270,7 +322,7 @@ BEGIN
               CROSS JOIN LATERAL jsonb_array_elements(l.discount_amounts) a (amount)
               JOIN billing.discounts x ON x.id = a.amount ->> 'discount'
               JOIN billing.coupons c ON c.id = x.coupon
-              WHERE i.id = ANY (pending) AND c.duration = 'once') u;
+              WHERE i.id = ANY (pending) AND c.duration = 'once' AND (a.amount ->> 'amount')::bigint > 0) u;
         EXIT WHEN used_discounts IS NULL;
         PERFORM FROM billing.discounts x WHERE x.id = ANY (used_discounts) ORDER BY x.id FOR NO KEY UPDATE;
         UPDATE billing.discounts x SET redeemed_invoice = f.invoice
@@ -290,24 +342,52 @@ COMMENT ON FUNCTION billing.redeem_discounts(text[]) IS
 'Uses up the discounts of duration once that rated drafts about to be finalized show: the first invoice takes each, and
 the others are adjusted and added up again. Before billing.apply_credits. The caller holds their locks. Internal.';
 
+CREATE FUNCTION billing.credit_used(credit_grant text, line billing.invoice_lines) RETURNS bigint
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+RETURN (SELECT coalesce(sum(CASE t.type WHEN 'debit' THEN t.amount ELSE -t.amount END), 0)::bigint
+        FROM billing.invoice_lines l
+        JOIN billing.credit_balance_transactions t ON t.invoice_line = l.id AND t.credit_grant = credit_used.credit_grant
+        WHERE l.subscription_item = line.subscription_item AND l.price = line.price
+          AND l.period_start = line.period_start AND l.kind IN ('usage', 'late_usage'));
+COMMENT ON FUNCTION billing.credit_used(text, billing.invoice_lines) IS
+'What a credit grant has paid, by its ledger, for the usage of a line''s item, price and period, less what came back.
+Internal.';
+
+CREATE FUNCTION billing.expire_returned_credits(invoices text[], reason text) RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    INSERT INTO billing.credit_balance_transactions (credit_grant, type, reason, amount, effective_at, created)
+    SELECT g.id, 'debit', 'credits_expired', sum(t.amount), t.created, t.created
+    FROM billing.credit_balance_transactions t
+    JOIN billing.credit_grants g ON g.id = t.credit_grant AND g.expires_at <= t.created
+    WHERE t.invoice = ANY (expire_returned_credits.invoices) AND t.reason = expire_returned_credits.reason
+    GROUP BY g.id, t.created ORDER BY g.id, t.created;
+END;
+COMMENT ON FUNCTION billing.expire_returned_credits(text[], text) IS
+'Expires at once what came back, for some reason, to credit grants that had expired by then. Internal.';
+
 CREATE FUNCTION billing.apply_credits(invoices text[], as_of timestamptz DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
     delay interval := billing.setting_interval('finalization_delay');
+    giving text[];
     candidates text[];
     turns bigint[];
     batch text[];
 BEGIN
-    IF NOT EXISTS (SELECT FROM billing.credit_grants) THEN
+    IF NOT EXISTS (SELECT FROM billing.credit_grants) AND NOT EXISTS (SELECT FROM billing.discounts) THEN
         RETURN;
     END IF;
+    -- What one invoice gives back, the customer's next can use, and does not give back again.
+    giving := ARRAY(SELECT DISTINCT i.customer FROM billing.invoices i JOIN billing.invoice_lines l ON l.invoice = i.id
+                    WHERE i.id = ANY (apply_credits.invoices) AND l.kind = 'late_usage' AND l.amount < 0);
     SELECT coalesce(array_agg(c.id), '{}'), array_agg(c.turn) INTO candidates, turns
     FROM (SELECT i.id, row_number() OVER (PARTITION BY i.customer, i.currency
                                           ORDER BY i.created, i.subscription, i.id) AS turn
           FROM billing.invoices i
           WHERE i.id = ANY (apply_credits.invoices) AND i.status = 'draft'
-            AND (i.total_credit_amount <> 0 OR EXISTS (
+            AND (i.total_credit_amount <> 0 OR i.customer = ANY (giving) OR EXISTS (
                 SELECT FROM billing.credit_grants g
                 WHERE g.customer = i.customer AND g.currency = i.currency AND g.balance > 0
                   AND i.period_end >= g.effective_at AND coalesce(i.period_end < g.expires_at, true)
@@ -321,20 +401,33 @@ BEGIN
         PERFORM billing.adjust_drafts(batch);
         INSERT INTO billing.credit_balance_transactions
             (credit_grant, type, reason, amount, invoice, invoice_line, effective_at, created)
+        SELECT a.used ->> 'credit_grant', 'credit', 'credits_usage_corrected', b.amount, i.id, l.id, t.at, t.at
+        FROM billing.invoices i
+        JOIN billing.invoice_lines l ON l.invoice = i.id AND l.kind = 'late_usage' AND l.amount < 0
+        CROSS JOIN LATERAL jsonb_array_elements(l.credit_amounts) WITH ORDINALITY a (used, place)
+        -- Less where voiding a correction could not take all of it away again.
+        CROSS JOIN LATERAL (SELECT least(-(a.used ->> 'amount')::bigint,
+                                         billing.credit_used(a.used ->> 'credit_grant', l))) b (amount)
+        CROSS JOIN LATERAL (SELECT coalesce(apply_credits.as_of, i.created + delay)) t (at)
+        WHERE i.id = ANY (batch) AND i.finalization_error IS NULL AND b.amount > 0
+        ORDER BY i.id, l.id, a.place;
+        PERFORM billing.expire_returned_credits(batch, 'credits_usage_corrected');
+        INSERT INTO billing.credit_balance_transactions
+            (credit_grant, type, reason, amount, invoice, invoice_line, effective_at, created)
         SELECT a.used ->> 'credit_grant', 'debit', 'credits_applied', (a.used ->> 'amount')::bigint, i.id, l.id, t.at, t.at
         FROM billing.invoices i
         JOIN billing.invoice_lines l ON l.invoice = i.id
         CROSS JOIN LATERAL jsonb_array_elements(l.credit_amounts) WITH ORDINALITY a (used, place)
         CROSS JOIN LATERAL (SELECT coalesce(apply_credits.as_of, i.created + delay)) t (at)
-        WHERE i.id = ANY (batch) AND i.finalization_error IS NULL
+        WHERE i.id = ANY (batch) AND i.finalization_error IS NULL AND (a.used ->> 'amount')::bigint > 0
         ORDER BY i.id, l.id, a.place;
     END LOOP;
 END $$;
 COMMENT ON FUNCTION billing.apply_credits(text[], timestamptz) IS
-'Uses the credit that rated drafts about to be finalized can have, one invoice of a customer after the other, and writes
-the ledger; drafts whose credit is gone are adjusted and added up again. The time is as_of, or created +
-billing.finalization_delay when as_of is NULL. The caller holds their locks and finalizes those without a
-finalization_error. Internal.';
+'Gives back the credit that had paid for usage which rated drafts about to be finalized give back, and uses the credit
+that they can have, one invoice of a customer after the other, and writes the ledger; drafts whose credit is gone are
+adjusted and added up again. The time is as_of, or created + billing.finalization_delay when as_of is NULL. The caller
+holds their locks and finalizes those without a finalization_error. Internal.';
 
 CREATE FUNCTION billing.reinstate_credits(invoice text, as_of timestamptz) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -345,21 +438,31 @@ BEGIN
     WHERE g.id IN (SELECT t.credit_grant FROM billing.credit_balance_transactions t
                    WHERE t.invoice = reinstate_credits.invoice)
     ORDER BY g.id FOR NO KEY UPDATE;
+    -- As far as it is still there: what has expired or was used meanwhile is gone.
     INSERT INTO billing.credit_balance_transactions
         (credit_grant, type, reason, amount, invoice, invoice_line, effective_at, created)
-    SELECT t.credit_grant, 'credit', 'credits_application_invoice_voided', t.amount, t.invoice, t.invoice_line,
+    SELECT b.credit_grant, 'debit', 'credits_correction_invoice_voided', a.amount, b.invoice, b.invoice_line,
+           reinstate_credits.as_of, reinstate_credits.as_of
+    FROM (SELECT t.*, g.balance, sum(t.amount) OVER (PARTITION BY t.credit_grant ORDER BY t.place) - t.amount AS before
+          FROM billing.credit_balance_transactions t
+          JOIN billing.credit_grants g ON g.id = t.credit_grant AND coalesce(g.expires_at > t.created, true)
+          WHERE t.invoice = reinstate_credits.invoice AND t.reason = 'credits_usage_corrected') b
+    CROSS JOIN LATERAL (SELECT least(b.amount, b.balance - b.before)::bigint) a (amount)
+    WHERE a.amount > 0
+    ORDER BY b.id;
+    -- Less what came back already with usage that was given back.
+    INSERT INTO billing.credit_balance_transactions
+        (credit_grant, type, reason, amount, invoice, invoice_line, effective_at, created)
+    SELECT t.credit_grant, 'credit', 'credits_application_invoice_voided', a.amount, t.invoice, t.invoice_line,
            reinstate_credits.as_of, reinstate_credits.as_of
     FROM billing.credit_balance_transactions t
-    WHERE t.invoice = reinstate_credits.invoice AND t.reason = 'credits_applied'
+    JOIN billing.invoice_lines l ON l.id = t.invoice_line
+    CROSS JOIN LATERAL (SELECT least(t.amount, billing.credit_used(t.credit_grant, l))) a (amount)
+    WHERE t.invoice = reinstate_credits.invoice AND t.reason = 'credits_applied' AND a.amount > 0
     ORDER BY t.id;
-    -- What comes back to a grant that has expired is gone at once.
-    INSERT INTO billing.credit_balance_transactions (credit_grant, type, reason, amount, effective_at, created)
-    SELECT g.id, 'debit', 'credits_expired', sum(t.amount), reinstate_credits.as_of, reinstate_credits.as_of
-    FROM billing.credit_balance_transactions t
-    JOIN billing.credit_grants g ON g.id = t.credit_grant AND g.expires_at <= reinstate_credits.as_of
-    WHERE t.invoice = reinstate_credits.invoice AND t.reason = 'credits_applied'
-    GROUP BY g.id ORDER BY g.id;
+    PERFORM billing.expire_returned_credits(ARRAY[reinstate_credits.invoice], 'credits_application_invoice_voided');
 END $$;
 COMMENT ON FUNCTION billing.reinstate_credits(text, timestamptz) IS
-'Gives back the credit that a voided invoice had used; what comes back to a grant that has expired expires at once.
+'Gives back the credit that a voided invoice had used and takes away again what it had given back; what comes back to a
+grant that has expired expires at once.
 Discounts of duration once that it had used up can be used again. The caller holds its lock. Internal.';

@@ -65,12 +65,14 @@ CREATE TABLE billing.credit_balance_transactions (
     effective_at timestamptz NOT NULL,
     created timestamptz NOT NULL,
     CONSTRAINT credit_balance_transactions_reason_known CHECK (
-        type = 'credit' AND reason IN ('credits_granted', 'credits_application_invoice_voided')
-        OR type = 'debit' AND reason IN ('credits_applied', 'credits_expired', 'credits_voided')),
+        type = 'credit' AND reason IN ('credits_granted', 'credits_application_invoice_voided', 'credits_usage_corrected')
+        OR type = 'debit' AND reason IN ('credits_applied', 'credits_expired', 'credits_voided',
+                                         'credits_correction_invoice_voided')),
     CONSTRAINT credit_balance_transactions_granted_first CHECK ((reason = 'credits_granted') = (place = 1)),
     CONSTRAINT credit_balance_transactions_with_line CHECK (
         num_nonnulls(invoice, invoice_line) =
-        CASE WHEN reason IN ('credits_applied', 'credits_application_invoice_voided') THEN 2 ELSE 0 END),
+        CASE WHEN reason IN ('credits_applied', 'credits_application_invoice_voided', 'credits_usage_corrected',
+                             'credits_correction_invoice_voided') THEN 2 ELSE 0 END),
     CONSTRAINT credit_balance_transactions_place_key UNIQUE (credit_grant, place),
     CONSTRAINT credit_balance_transactions_line_key UNIQUE (invoice_line, credit_grant, reason)
 );
@@ -85,10 +87,11 @@ COMMENT ON COLUMN billing.credit_balance_transactions.place IS
 COMMENT ON COLUMN billing.credit_balance_transactions.type IS 'credit (adds) or debit (takes away).';
 COMMENT ON COLUMN billing.credit_balance_transactions.reason IS
 'Stripe''s type of the credit or debit: credits_granted or credits_application_invoice_voided; credits_applied,
-credits_expired or credits_voided.';
+credits_expired or credits_voided. Beyond Stripe: credits_usage_corrected, for usage that it had paid and that was given
+back, and credits_correction_invoice_voided, which takes that away again.';
 COMMENT ON COLUMN billing.credit_balance_transactions.amount IS 'Minor units of the grant''s currency, above zero.';
 COMMENT ON COLUMN billing.credit_balance_transactions.invoice IS
-'The invoice that it paid, or whose voiding gave it back; NULL for other reasons.';
+'The invoice that it paid, that gave it back, or whose voiding undid one of these; NULL for other reasons.';
 COMMENT ON COLUMN billing.credit_balance_transactions.invoice_line IS 'The line of that invoice; NULL for other reasons.';
 COMMENT ON COLUMN billing.credit_balance_transactions.effective_at IS
 'From when it counts: of a grant its effective_at, of its expiry its expires_at, else created.';

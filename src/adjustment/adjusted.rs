@@ -12,9 +12,9 @@ pub struct Adjusted {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdjustedLine {
-    /// By discount, in the order in which they applied; none of zero.
+    /// By discount, in the order in which they applied; none of zero. Below zero on a line below zero.
     pub discounts: Vec<(String, i64)>,
-    /// By grant, in the order in which they were used; none of zero.
+    /// By grant, in the order in which they were used; none of zero. Below zero on a line below zero.
     pub credits: Vec<(String, i64)>,
     /// In the order in which the line names the rates.
     pub taxes: Vec<Tax>,
@@ -56,6 +56,22 @@ impl AdjustedLine {
         if amount > 0 {
             self.rest -= amount;
             self.credits.push((grant.to_owned(), amount));
+        }
+    }
+
+    /// Takes back an amount that a discount had taken off, so that less is given back.
+    pub(super) fn take_discount_back(&mut self, discount: &str, amount: i64) {
+        if amount > 0 {
+            self.rest += amount;
+            self.discounts.push((discount.to_owned(), -amount));
+        }
+    }
+
+    /// Takes back an amount that a grant had paid, likewise.
+    pub(super) fn take_credit_back(&mut self, grant: &str, amount: i64) {
+        if amount > 0 {
+            self.rest += amount;
+            self.credits.push((grant.to_owned(), -amount));
         }
     }
 

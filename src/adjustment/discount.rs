@@ -90,7 +90,7 @@ pub(super) fn apply(discount: &Discount, invoice: &Invoice, lines: &mut [Adjuste
 
 /// An amount, not more than there is, in proportion to what is left of each line, rounded down; the remainder goes to the last line
 /// (Stripe), and where that has too little left, to the one before.
-fn spread(amount: i64, rests: &[i64]) -> Vec<i64> {
+pub(super) fn spread(amount: i64, rests: &[i64]) -> Vec<i64> {
     let whole: i128 = rests.iter().map(|rest| i128::from(*rest)).sum();
     let amount = i128::from(amount).min(whole);
     let mut parts: Vec<i64> = rests

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 
-use super::{Discount, Exemption, Grant, TaxRate};
+use super::{Correction, Discount, Exemption, Grant, TaxRate};
 
 /// One invoice, in one currency: its lines, and what may change what they come to.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -38,4 +38,6 @@ pub struct Line {
     pub period_end: DateTime<Utc>,
     /// Ids of the rates that it bears.
     pub tax_rates: Vec<String>,
+    /// What it gives back a part of, when it is below zero.
+    pub corrects: Option<Correction>,
 }

@@ -2,6 +2,7 @@
 //! each rounding; every rounding is half away from zero, once for a line and a discount or rate.
 
 mod adjusted;
+mod correction;
 mod credit;
 mod discount;
 mod invoice;
@@ -9,6 +10,7 @@ mod percent;
 mod tax;
 
 pub use adjusted::{Adjusted, AdjustedLine, Tax, UnknownTaxRate};
+pub use correction::{Correction, Part};
 pub use credit::{Category, Grant};
 pub use discount::{Discount, Off};
 pub use invoice::{Invoice, Line};
@@ -18,12 +20,15 @@ pub use tax::{Exemption, TaxRate, Taxability};
 #[cfg(test)]
 mod tests;
 
-/// Discounts in their order, credit in the order of the grants, then tax on what is left.
+/// What lines below zero take back of earlier ones, discounts in their order, credit in the order of the grants, then tax on what is left.
 ///
 /// # Errors
 /// A line names a tax rate that the invoice does not describe.
 pub fn adjust(invoice: &Invoice) -> Result<Adjusted, UnknownTaxRate> {
     let mut lines: Vec<AdjustedLine> = invoice.lines.iter().map(AdjustedLine::of).collect();
+    for (line, adjusted) in std::iter::zip(&invoice.lines, &mut lines) {
+        correction::apply(line, adjusted);
+    }
     for discount in &invoice.discounts {
         discount::apply(discount, invoice, &mut lines);
     }

@@ -23,6 +23,7 @@ fn usage(amount: i64) -> Line {
         metered: true,
         period_end: day(31),
         tax_rates: vec![],
+        corrects: None,
     }
 }
 

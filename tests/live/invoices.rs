@@ -210,7 +210,7 @@ fn assert_adjustments_add_up(client: &mut Client) {
                              FROM jsonb_array_elements(l.credit_amounts) a) c
          CROSS JOIN LATERAL (SELECT coalesce(sum((a ->> 'amount')::bigint), 0) AS sum FROM jsonb_array_elements(l.taxes) a) t
          WHERE (d.sum, c.sum, t.sum) <> (l.discount_amount, l.credit_amount, l.tax_amount)
-            OR l.discount_amount + l.credit_amount > greatest(l.amount, 0)";
+            OR l.discount_amount + l.credit_amount NOT BETWEEN least(l.amount, 0) AND greatest(l.amount, 0)";
     assert_eq!(number(client, parts), 0, "parts that are not their line's");
     let totals = "SELECT count(*) FROM billing.invoices i
          CROSS JOIN LATERAL (
@@ -231,10 +231,22 @@ fn assert_adjustments_add_up(client: &mut Client) {
              SELECT l.id, a ->> 'credit_grant' AS credit_grant, (a ->> 'amount')::bigint AS amount
              FROM billing.invoice_lines l JOIN billing.invoices i ON i.id = l.invoice AND i.status <> 'draft'
              CROSS JOIN LATERAL jsonb_array_elements(l.credit_amounts) a) l
-         FULL JOIN (SELECT * FROM billing.credit_balance_transactions WHERE reason = 'credits_applied') t
+         FULL JOIN (
+             SELECT invoice_line, credit_grant, CASE type WHEN 'debit' THEN amount ELSE -amount END AS amount
+             FROM billing.credit_balance_transactions WHERE reason IN ('credits_applied', 'credits_usage_corrected')) t
              ON (t.invoice_line, t.credit_grant) = (l.id, l.credit_grant)
          WHERE t.amount IS DISTINCT FROM l.amount";
     assert_eq!(number(client, used), 0, "credit on lines that is not in the ledger");
+    let beyond = "SELECT count(*) FROM (
+             SELECT sum((a ->> 'amount')::bigint) AS sum FROM billing.invoice_lines l
+             JOIN billing.invoices i ON i.id = l.invoice AND i.status <> 'void'
+             CROSS JOIN LATERAL jsonb_array_elements(coalesce(l.discount_amounts, '[]') || coalesce(l.credit_amounts, '[]')) a
+             WHERE l.kind IN ('usage', 'late_usage') AND NOT EXISTS (
+                 SELECT FROM billing.invoice_lines o JOIN billing.invoices v ON v.id = o.invoice AND v.status = 'void'
+                 WHERE (o.subscription_item, o.price, o.period_start) = (l.subscription_item, l.price, l.period_start))
+             GROUP BY l.subscription_item, l.price, l.period_start, a ->> 'discount', a ->> 'credit_grant') g
+         WHERE g.sum < 0";
+    assert_eq!(number(client, beyond), 0, "more given back than was taken off");
     let ledger = "SELECT count(*) FROM billing.credit_grants g
          CROSS JOIN LATERAL (
              SELECT sum(CASE type WHEN 'credit' THEN amount ELSE -amount END) AS sum, count(*) AS count, max(place) AS last
@@ -246,7 +258,7 @@ fn assert_adjustments_add_up(client: &mut Client) {
              JOIN billing.invoice_lines l ON l.invoice = i.id
              CROSS JOIN LATERAL jsonb_array_elements(l.discount_amounts) a
              JOIN billing.discounts x ON x.id = a ->> 'discount'
-             JOIN billing.coupons c ON c.id = x.coupon AND c.duration = 'once'
+             JOIN billing.coupons c ON c.id = x.coupon AND c.duration = 'once' AND (a ->> 'amount')::bigint > 0
              WHERE i.status NOT IN ('draft', 'void') GROUP BY 1 HAVING count(DISTINCT i.id) > 1) d";
     assert_eq!(number(client, twice), 0, "a coupon for once on two invoices");
 }
@@ -310,6 +322,8 @@ stories! {
     invoice_items
     items
     late_usage
+    late_usage_credited
+    late_usage_discounted
     late_usage_ignored
     late_usage_volume
     licensed_and_metered

@@ -15,6 +15,7 @@ fn line() -> impl Strategy<Value = Line> {
         metered,
         period_end: day(29 + late),
         tax_rates: vec![],
+        corrects: None,
     })
 }
 
@@ -193,6 +194,57 @@ proptest! {
         let (millionths, amount) = (i128::from(millionths), i128::from(amount));
         prop_assert!(is_rounded(within, amount * millionths, 1_000_000 + millionths));
         prop_assert!(is_rounded(on_top, i128::from(taxable) * millionths, 1_000_000));
+    }
+
+    /// Usage given back in any steps takes back what was taken off it: never more on the way, and at the end exactly all.
+    #[test]
+    fn what_is_given_back_in_steps_is_what_was_charged(
+        amount in prop_oneof![3 => 1..2_000_i64, 1 => 1..i64::MAX],
+        shares in (0..=1_000_i128, 0..=1_000_i128, 0..=1_000_i128, 0..=1_000_i128),
+        steps in prop::collection::vec(0..=1_000_i128, 0..8),
+    ) {
+        let of = |whole: i64, share: i128| i64::try_from(i128::from(whole) * share / 1_000).unwrap();
+        let discount = of(amount, shares.0);
+        let credit = of(amount - discount, shares.1);
+        // Of each kind two, what is left of them after every step.
+        let mut discounts = [of(discount, shares.2), discount - of(discount, shares.2)];
+        let mut credits = [of(credit, shares.3), credit - of(credit, shares.3)];
+        let mut left = amount;
+        for step in steps.into_iter().map(Some).chain([None]) {
+            let back = step.map_or(left, |share| of(left, share));
+            let [discount, credit] = [discounts, credits].map(|parts| parts.iter().sum::<i64>());
+            let parts = |amounts: [i64; 2]| {
+                std::iter::zip(["a", "b"], amounts).map(|(id, amount)| Part { id: id.into(), amount }).collect()
+            };
+            let given = &lines(&invoice(&[Line {
+                corrects: Some(Correction {
+                    amount: left,
+                    discount_amount: discount,
+                    credit_amount: credit,
+                    discounts: parts(discounts),
+                    credits: parts(credits),
+                }),
+                ..usage(-back)
+            }]))[0];
+            prop_assert_eq!(i128::from(given.rest), -i128::from(back) - total(&given.discounts) - total(&given.credits));
+            prop_assert!(given.rest <= 0, "asks for {} for usage given back", given.rest);
+            let take = |left: &mut [i64; 2], taken: &[(String, i64)]| {
+                for (id, amount) in taken {
+                    left[usize::from(id == "b")] += amount;
+                }
+            };
+            take(&mut discounts, &given.discounts);
+            take(&mut credits, &given.credits);
+            left -= back;
+            prop_assert!(discounts.iter().chain(&credits).all(|part| *part >= 0), "{discounts:?} {credits:?}");
+            let off = discounts.iter().sum::<i64>() + credits.iter().sum::<i64>();
+            prop_assert!(off <= left, "{off} taken off {left}");
+            if left > 0 && back > 0 {
+                let kept = discounts.iter().sum::<i64>();
+                prop_assert!(is_rounded(kept, i128::from(discount) * i128::from(left), i128::from(left) + i128::from(back)));
+            }
+        }
+        prop_assert_eq!((left, discounts, credits), (0, [0, 0], [0, 0]));
     }
 
     /// Tax of what is given back is the tax of what was charged.

@@ -104,6 +104,18 @@ fn a_balance_is_the_sum_of_its_ledger() {
             "credit_balance_transactions_with_line",
         ),
         (
+            used(30).replace("credits_expired", "credits_usage_corrected"),
+            "credit_balance_transactions_reason_known",
+        ),
+        (
+            used(20).replace("'debit', 'credits_expired'", "'credit', 'credits_usage_corrected'"),
+            "credit_balance_transactions_with_line",
+        ),
+        (
+            used(20).replace("credits_expired", "credits_correction_invoice_voided"),
+            "credit_balance_transactions_with_line",
+        ),
+        (
             used(20).replace("'debit', 'credits_expired'", "'credit', 'credits_granted'"),
             "credit_balance_transactions_granted_first",
         ),
