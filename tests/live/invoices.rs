@@ -306,6 +306,7 @@ stories! {
     grace
     incomplete
     interval_change
+    interval_removed
     intervals
     invoice_items
     items
