@@ -84,7 +84,8 @@ BEGIN
            -- A period that ended long enough ago leaves a draft to finalize, too.
            (SELECT count(*) + count(*) FILTER (WHERE s.next_invoice_at <= ripe)
             FROM billing.subscriptions s WHERE s.next_invoice_at <= start_billing_run.as_of)
-           + (SELECT count(*) FROM billing.invoices i WHERE i.status = 'draft' AND i.auto_advance AND i.created <= ripe);
+           + (SELECT count(*) FROM billing.invoices i
+              WHERE i.status = 'draft' AND i.auto_advance AND i.created <= ripe AND i.line_count > 0);
     drafts := billing.apply_due_changes(start_billing_run.as_of) || billing.bill_thresholds(start_billing_run.as_of);
     -- What could not be rated when it was last tried: its usage may have been corrected since.
     PERFORM billing.rate_drafts(ARRAY(
