@@ -12,6 +12,14 @@ BEGIN
         SELECT s.id FROM billing.subscriptions s
         WHERE s.status IN ('active', 'past_due') AND s.current_period_start < bill_thresholds.as_of
           AND s.next_invoice_at > bill_thresholds.as_of
+          -- The period's own invoice is what a pause of collection concerns.
+          AND billing.collection_paused(s, bill_thresholds.as_of) IS NULL
+          -- A run of the past cannot begin a period before what changed since.
+          AND NOT EXISTS (
+              SELECT FROM billing.subscription_items i
+              LEFT JOIN billing.invoice_items x ON x.subscription_item = i.id AND x.invoice IS NULL
+              WHERE i.subscription = s.id AND s.reset_billing_cycle_anchor
+                AND greatest(i.starts_at, i.ended_at, x.created) > bill_thresholds.as_of)
           AND (s.amount_gte IS NOT NULL
                OR EXISTS (SELECT FROM billing.subscription_items i
                           WHERE i.subscription = s.id AND i.usage_gte IS NOT NULL AND i.ended_at IS NULL))
@@ -44,7 +52,8 @@ BEGIN
         JOIN billing.prices p ON p.id = u.price
         JOIN billing.subscription_items i ON i.id = u.subscription_item
     ), crossed AS MATERIALIZED (
-        SELECT r.subscription, billing.generate_id('in') AS id, count(*) FILTER (WHERE r.amount <> 0) AS line_count,
+        SELECT r.subscription, billing.generate_id('in') AS id,
+               count(*) FILTER (WHERE r.amount <> 0 OR r.accrued >= r.usage_gte) AS line_count,
                sum(r.amount) AS amount
         FROM rated r
         GROUP BY r.subscription
@@ -67,7 +76,8 @@ BEGIN
         SELECT c.id, r.subscription_item, r.price, 'usage', r.description, r.quantity, r.amount, r.period_start,
                r.period_end
         FROM crossed c JOIN rated r ON r.of_subscription = (c.subscription).id
-        WHERE r.amount <> 0
+        -- Usage that is free so far is said to be billed, or it would cross its threshold again and again.
+        WHERE r.amount <> 0 OR r.accrued >= r.usage_gte
         ORDER BY c.id, r.created, r.subscription_item, r.period_start
     )
     SELECT array_agg(c.id ORDER BY c.id) INTO made FROM crossed c;
@@ -82,10 +92,14 @@ BEGIN
     LOOP
         PERFORM billing.update_subscription(reset.id, '{"billing_cycle_anchor": "now"}', bill_thresholds.as_of);
     END LOOP;
-    RETURN made;
+    -- What a new period began with was made on the way.
+    RETURN made || ARRAY(
+        SELECT i.id FROM billing.invoices i
+        WHERE i.subscription IN (SELECT m.subscription FROM billing.invoices m WHERE m.id = ANY (made))
+          AND i.created = bill_thresholds.as_of AND i.billing_reason = 'subscription_update' AND i.status = 'draft');
 END $$;
 COMMENT ON FUNCTION billing.bill_thresholds(timestamptz) IS
 'Invoices, and finalizes at once, the usage accrued in the current period up to as_of of subscriptions that it has brought to
 their threshold: amount_gte by what is not billed yet of it, usage_gte by an item''s usage since it was last billed. The
 period''s own invoice rates all of its usage and takes off what was billed here, so tiers go on; with
-reset_billing_cycle_anchor a new period begins. Returns the invoices. Internal.';
+reset_billing_cycle_anchor a new period begins. None while collection is paused. Returns the invoices. Internal.';
