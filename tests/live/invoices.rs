@@ -328,6 +328,7 @@ stories! {
     price_swap
     price_swap_metered
     proration_date
+    proration_discounts
     quantity_change
     regenerate
     schedule
