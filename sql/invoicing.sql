@@ -72,14 +72,19 @@ SET plan_cache_mode = force_custom_plan AS $$
 #variable_conflict use_column
 DECLARE
     made text[];
+    crossed text[];
+    begun text[];
     due text[];
 BEGIN
     PERFORM billing.require_time('as_of', as_of);
     PERFORM billing.roll_up(), billing.lock_usage();
-    made := billing.apply_due_changes(generate_invoices.as_of)
-         || billing.bill_thresholds(generate_invoices.as_of)
-         || billing.make_drafts(generate_invoices.as_of);
-    due := billing.drafts_due(generate_invoices.as_of);
+    made := billing.apply_due_changes(generate_invoices.as_of);
+    crossed := billing.draft_thresholds(generate_invoices.as_of);
+    made := made || crossed || billing.make_drafts(generate_invoices.as_of);
+    due := ARRAY(SELECT unnest(billing.drafts_due(generate_invoices.as_of)) EXCEPT SELECT unnest(crossed));
+    begun := billing.finalize_thresholds(crossed, generate_invoices.as_of);
+    made := made || begun;
+    due := due || CASE billing.setting_interval('finalization_delay') WHEN interval '0' THEN begun ELSE '{}' END;
     -- With all usage that has come in while they waited; what was made just now is rated already.
     PERFORM billing.rate_drafts(ARRAY(SELECT unnest(due) EXCEPT SELECT unnest(made)));
     PERFORM billing.finalize_due(generate_invoices.as_of, due);

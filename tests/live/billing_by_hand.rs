@@ -602,3 +602,42 @@ fn a_storm_of_deeds_leaves_the_books_right() {
         Vec::<String>::new()
     );
 }
+
+/// One-off drafts hold up no run, and no run holds them up; one without lines is no invoice.
+#[test]
+fn one_off_drafts_and_runs_do_not_wait_for_each_other() {
+    let (database, mut client) = office();
+    let mut other = database.connect().unwrap();
+    other.batch_execute("SET lock_timeout = '10s'").unwrap();
+    client
+        .batch_execute(
+            r#"SELECT billing.create_invoice('{"customer": "acme", "currency": "usd", "auto_advance": true,
+                   "lines": [{"amount": 1}]}', id, '2024-01-03') FROM unnest(ARRAY['in_held', 'in_free']) id;
+               SELECT billing.create_invoice('{"customer": "other", "currency": "usd", "auto_advance": true}', 'in_empty', '2024-01-03')"#,
+        )
+        .unwrap();
+    client
+        .batch_execute(
+            r#"BEGIN;
+               SELECT billing.create_invoice_item('{"customer": "acme", "invoice": "in_held", "amount": 2}', as_of => '2024-01-04')"#,
+        )
+        .unwrap();
+    let drafts = "SELECT string_agg(id, ' ' ORDER BY id) FROM billing.invoices WHERE status = 'draft' AND auto_advance";
+    other.batch_execute("CALL billing.run_billing('2024-01-05')").unwrap();
+    assert_eq!(text(&mut other, drafts), "in_empty in_held");
+    client.batch_execute("COMMIT").unwrap();
+    other
+        .batch_execute("SELECT billing.generate_invoices('2024-01-05')")
+        .unwrap();
+    assert_eq!(text(&mut other, drafts), "in_empty");
+    assert_eq!(
+        number(&mut other, "SELECT total FROM billing.invoices WHERE id = 'in_held'"),
+        3
+    );
+    // A run, as far as a one-off invoice could notice: it holds the lock of roll_up() until it commits.
+    client.batch_execute("BEGIN; SELECT billing.roll_up()").unwrap();
+    other
+        .batch_execute("SELECT billing.finalize_invoice('in_draft', '2024-01-06')")
+        .unwrap();
+    client.batch_execute("COMMIT").unwrap();
+}
