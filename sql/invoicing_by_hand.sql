@@ -424,12 +424,14 @@ BEGIN
             USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Finalize it, and void it if it is wrong.';
     END IF;
     DELETE FROM billing.invoice_lines l WHERE l.invoice = found.id;
+    DELETE FROM billing.discounts x WHERE x.invoice = found.id;
     DELETE FROM billing.invoice_items x WHERE x.invoice = found.id AND x.belongs_to_invoice;
     UPDATE billing.invoice_items x SET invoice = NULL WHERE x.invoice = found.id;
     DELETE FROM billing.invoices i WHERE i.id = found.id;
     RETURN found.id;
 END $$;
 COMMENT ON FUNCTION billing.delete_draft_invoice(text, timestamptz) IS
-'Deletes a one-off draft and returns its id. Items that were made for it go with it; those that had waited wait again.
+'Deletes a one-off draft and returns its id. Items that were made for it go with it, and its discounts, though the coupons
+stay redeemed; items that had waited wait again.
 Errors: 42704 unknown; 55000 no draft, of a subscription, or in place of a void invoice; 22023 as_of before it or
 infinite; 22004 NULL.';

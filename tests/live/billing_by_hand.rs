@@ -641,3 +641,33 @@ fn one_off_drafts_and_runs_do_not_wait_for_each_other() {
         .unwrap();
     client.batch_execute("COMMIT").unwrap();
 }
+
+#[test]
+fn a_draft_goes_with_its_discounts() {
+    let (_database, mut client) = office();
+    client
+        .batch_execute(
+            r#"SELECT billing.create_coupon('{"percent_off": 50, "duration": "once"}', 'half');
+               SELECT billing.create_invoice('{"customer": "acme"}', 'in_waited', '2024-01-13');
+               SELECT billing.apply_discount('half', 'invoice', 'in_waited', '2024-01-13')"#,
+        )
+        .unwrap();
+    let total = "SELECT total FROM billing.invoices WHERE id = 'in_waited'";
+    assert_eq!(number(&mut client, total), 4); // 9, less 4.5 → 5
+    client
+        .batch_execute("SELECT billing.delete_draft_invoice('in_waited', '2024-01-14')")
+        .unwrap();
+    assert_eq!(number(&mut client, "SELECT count(*) FROM billing.discounts"), 0);
+    let waits = "SELECT count(*) FROM billing.invoice_items WHERE id = 'ii_waits' AND invoice IS NULL";
+    assert_eq!(number(&mut client, waits), 1);
+    // One of a final invoice stays, whoever deletes.
+    client
+        .batch_execute(
+            r#"SELECT billing.create_invoice('{"customer": "acme"}', 'in_final', '2024-01-15');
+               SELECT billing.apply_discount('half', 'invoice', 'in_final', '2024-01-15');
+               SELECT billing.finalize_invoice('in_final', '2024-01-15')"#,
+        )
+        .unwrap();
+    let error = refusal(&mut client, "DELETE FROM billing.discounts", &[]);
+    assert_eq!(error.code(), &SqlState::RESTRICT_VIOLATION);
+}
