@@ -188,7 +188,8 @@ BEGIN
     FROM billing.subscriptions s
     JOIN billing.subscription_items i ON i.subscription = s.id
     JOIN billing.invoice_lines l
-      ON l.subscription_item = i.id AND l.kind = 'usage' AND (l.invoice = draft OR l.period_end > s.current_period_start)
+      ON l.subscription_item = i.id AND l.kind = 'usage'
+     AND (l.invoice = draft OR l.period_end > s.current_period_start)
     JOIN billing.prices p ON p.id = l.price
     CROSS JOIN LATERAL generate_series(
         date_trunc('day', l.period_start, 'UTC'), l.period_end - interval '1 microsecond', interval '24 hours') d (day)

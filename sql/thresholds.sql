@@ -89,8 +89,8 @@ END $$;
 COMMENT ON FUNCTION billing.draft_thresholds(timestamptz) IS
 'Drafts invoices of the usage accrued in the current period up to as_of of subscriptions that it has brought to their
 threshold: amount_gte by what is not billed yet of it, usage_gte by an item''s usage since it was last billed. The
-period''s own invoice rates all of its usage and takes off what was billed here, so tiers go on. None while collection is
-paused. Returns the drafts, which billing.finalize_thresholds takes on at once. Internal.';
+period''s own invoice rates all of its usage and takes off what was billed here, so tiers go on. None while
+collection is paused. Returns the drafts, which billing.finalize_thresholds takes on at once. Internal.';
 
 CREATE FUNCTION billing.finalize_thresholds(drafts text[], as_of timestamptz) RETURNS text[]
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
@@ -110,8 +110,9 @@ BEGIN
         SELECT i.id FROM billing.invoices i
         WHERE i.subscription IN (SELECT d.subscription FROM billing.invoices d
                                  WHERE d.id = ANY (finalize_thresholds.drafts))
-          AND i.created = finalize_thresholds.as_of AND i.billing_reason = 'subscription_update' AND i.status = 'draft');
+          AND i.created = finalize_thresholds.as_of
+          AND i.billing_reason = 'subscription_update' AND i.status = 'draft');
 END $$;
 COMMENT ON FUNCTION billing.finalize_thresholds(text[], timestamptz) IS
-'Finalizes the drafts of billing.draft_thresholds; with reset_billing_cycle_anchor a new period begins. Returns the drafts
-made for that. After all subscriptions and drafts of a run are locked, as it takes numbers. Internal.';
+'Finalizes the drafts of billing.draft_thresholds; with reset_billing_cycle_anchor a new period begins. Returns the
+drafts made for that. After all subscriptions and drafts of a run are locked, as it takes numbers. Internal.';
