@@ -371,12 +371,13 @@ BEGIN
                   HINT = 'Create one with another id.';
     END IF;
     IF with_pending THEN
-        -- What a subscription's invoice takes meanwhile waits no more.
+        -- What another session holds is being taken, or changed and waits on: a run takes items period by period, and to
+        -- wait for one while holding another could deadlock with it.
         SELECT array_agg(d.id) INTO items FROM (
             SELECT x.id FROM billing.invoice_items x
             WHERE x.customer = request ->> 'customer' AND x.subscription IS NULL AND x.invoice IS NULL
               AND x.created <= as_of AND x.currency = invoice_currency
-            ORDER BY x.id FOR NO KEY UPDATE) d;
+            ORDER BY x.id FOR NO KEY UPDATE SKIP LOCKED) d;
         IF items IS NOT NULL THEN
             PERFORM billing.take_items(items, array_fill(invoice_id, ARRAY[cardinality(items)]));
         END IF;
@@ -404,7 +405,7 @@ END $$;
 COMMENT ON FUNCTION billing.create_invoice(jsonb, text, timestamptz) IS
 'Makes a one-off draft from Stripe''s JSON and returns its id. Fields: customer; lines, each as an invoice item;
 currency (default: that of the items); pending_invoice_items_behavior, include or exclude the items of the customer that wait for
-no subscription (default: include them if there are no lines); auto_advance (default false: generate_invoices leaves the
+no subscription and that no other session holds (default: include them if there are no lines); auto_advance (default false: generate_invoices leaves the
 draft alone), collection_method, days_until_due, default_tax_rates, description, metadata. Items that are added later
 name the invoice. Errors: 23503 unknown customer or price; 22023 a field breaks a rule, items of several currencies;
 those of create_invoice_item; 23505 the id exists; 22P02 no JSON object; 22004 NULL.';
