@@ -433,6 +433,8 @@ CREATE FUNCTION billing.reinstate_credits(invoice text, as_of timestamptz) RETUR
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
+    PERFORM FROM billing.discounts x WHERE x.redeemed_invoice = reinstate_credits.invoice
+    ORDER BY x.id FOR NO KEY UPDATE;
     UPDATE billing.discounts x SET redeemed_invoice = NULL WHERE x.redeemed_invoice = reinstate_credits.invoice;
     PERFORM FROM billing.credit_grants g
     WHERE g.id IN (SELECT t.credit_grant FROM billing.credit_balance_transactions t

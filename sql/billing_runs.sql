@@ -71,6 +71,7 @@ DECLARE
     run text := billing.generate_id('run');
     ripe timestamptz := start_billing_run.as_of - billing.setting_interval('finalization_delay');
     drafts text[];
+    crossed text[];
 BEGIN
     PERFORM billing.require_time('as_of', as_of), billing.require_argument('batch_size', batch_size);
     IF start_billing_run.batch_size < 1 THEN
@@ -84,14 +85,17 @@ BEGIN
            -- A period that ended long enough ago leaves a draft to finalize, too.
            (SELECT count(*) + count(*) FILTER (WHERE s.next_invoice_at <= ripe)
             FROM billing.subscriptions s WHERE s.next_invoice_at <= start_billing_run.as_of)
-           + (SELECT count(*) FROM billing.invoices i WHERE i.status = 'draft' AND i.auto_advance AND i.created <= ripe);
-    drafts := billing.apply_due_changes(start_billing_run.as_of) || billing.bill_thresholds(start_billing_run.as_of);
+           + (SELECT count(*) FROM billing.invoices i
+              WHERE i.status = 'draft' AND i.auto_advance AND i.created <= ripe AND i.line_count > 0);
+    drafts := billing.apply_due_changes(start_billing_run.as_of);
+    crossed := billing.draft_thresholds(start_billing_run.as_of);
     -- What could not be rated when it was last tried: its usage may have been corrected since.
     PERFORM billing.rate_drafts(ARRAY(
         SELECT i.id FROM billing.invoices i
         JOIN billing.subscriptions s ON s.id = i.subscription
         WHERE i.status = 'draft' AND i.finalization_error IS NOT NULL AND i.created <= ripe
         ORDER BY s.id, i.id FOR NO KEY UPDATE OF s, i));
+    drafts := drafts || crossed || billing.finalize_thresholds(crossed, start_billing_run.as_of);
     UPDATE billing.billing_runs r SET made = cardinality(drafts) WHERE r.id = run;
     RETURN run;
 END $$;

@@ -65,6 +65,9 @@ BEGIN
             ORDER BY i.created, i.id;
         END IF;
         -- A paused one has no usage to bill, but it may have something to give back.
+        UPDATE billing.subscription_items i SET starts_at = end_subscription.as_of
+        WHERE subscription.status = 'paused' AND i.subscription = subscription.id AND i.ended_at IS NULL
+          AND i.quantity IS NULL;
         UPDATE billing.subscriptions s
         SET status = 'canceled', canceled_at = end_subscription.as_of, ended_at = end_subscription.as_of,
             cancel_at = NULL, cancel_at_period_end = false,

@@ -181,19 +181,25 @@ BEGIN
             PERFORM billing.take_items(items, array_fill(draft, ARRAY[cardinality(items)]));
         END IF;
     END IF;
+    -- Usage of these times that comes later is looked for, though their period still runs; and of invoiced periods of a
+    -- shorter interval, gone now, within the period of a longer one.
+    INSERT INTO billing.late_usage_marks (subscription, event_name, day)
+    SELECT DISTINCT s.id, p.meter, d.day
+    FROM billing.subscriptions s
+    JOIN billing.subscription_items i ON i.subscription = s.id
+    JOIN billing.invoice_lines l
+      ON l.subscription_item = i.id AND l.kind = 'usage'
+     AND (l.invoice = draft OR l.period_end > s.current_period_start)
+    JOIN billing.prices p ON p.id = l.price
+    CROSS JOIN LATERAL generate_series(
+        date_trunc('day', l.period_start, 'UTC'), l.period_end - interval '1 microsecond', interval '24 hours') d (day)
+    WHERE s.id = invoice_changes.subscription.id
+    ON CONFLICT DO NOTHING;
     SELECT count(*) INTO lines FROM billing.invoice_lines l WHERE l.invoice = draft;
     IF lines = 0 THEN
         DELETE FROM billing.invoices i WHERE i.id = draft;
         RETURN NULL;
     END IF;
-    -- Usage of these times that comes later is looked for, though their period still runs.
-    INSERT INTO billing.late_usage_marks (subscription, event_name, day)
-    SELECT DISTINCT invoice_changes.subscription.id, p.meter, d.day
-    FROM billing.invoice_lines l JOIN billing.prices p ON p.id = l.price
-    CROSS JOIN LATERAL generate_series(
-        date_trunc('day', l.period_start, 'UTC'), l.period_end - interval '1 microsecond', interval '24 hours') d (day)
-    WHERE l.invoice = draft AND l.kind = 'usage'
-    ON CONFLICT DO NOTHING;
     PERFORM billing.rate_drafts(ARRAY[draft]);
     IF finalizes THEN
         PERFORM billing.finalize_now(ARRAY[draft], invoice_changes.as_of);

@@ -49,6 +49,11 @@ SELECT pg_catalog.pg_extension_config_dump('billing.discounts', '');
 CREATE FUNCTION billing.discounts_check() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
+    IF TG_OP = 'DELETE' THEN
+        IF EXISTS (SELECT FROM billing.invoices i WHERE i.id = OLD.invoice AND i.status = 'draft') THEN
+            RETURN OLD;
+        END IF;
+    END IF;
     IF TG_OP <> 'UPDATE'
        OR (OLD.id, OLD.coupon, OLD.customer, OLD.subscription, OLD.subscription_item, OLD.invoice, OLD.start_at,
            OLD.end_at, OLD.created)
@@ -64,13 +69,14 @@ BEGIN
     RETURN NEW;
 END $$;
 COMMENT ON FUNCTION billing.discounts_check() IS
-'Trigger: what a discount is of, and when it holds, never changes, and its row is never deleted (23001).';
+'Trigger: what a discount is of, and when it holds, never changes, and its row is never deleted (23001), but with the draft
+that it is of.';
 CREATE TRIGGER discounts_check BEFORE UPDATE OR DELETE ON billing.discounts
     FOR EACH ROW EXECUTE FUNCTION billing.discounts_check();
 CREATE TRIGGER discounts_check_truncate BEFORE TRUNCATE ON billing.discounts
     FOR EACH STATEMENT EXECUTE FUNCTION billing.discounts_check();
 COMMENT ON TRIGGER discounts_check ON billing.discounts IS 'Invoices refer to discounts as they were.';
-COMMENT ON TRIGGER discounts_check_truncate ON billing.discounts IS 'Discounts are never deleted.';
+COMMENT ON TRIGGER discounts_check_truncate ON billing.discounts IS 'Discounts are never deleted at once.';
 
 CREATE FUNCTION billing.discounted_object(
     object_kind text, object_id text, as_of timestamptz,

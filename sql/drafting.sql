@@ -8,6 +8,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = for
 #variable_conflict use_column
 DECLARE
     due text[];
+    later text[];
     made text[] := '{}';
 BEGIN
     LOOP  -- one round ends one period of each subscription that is due
@@ -16,14 +17,21 @@ BEGIN
             SELECT s.id FROM billing.subscriptions s
             WHERE s.next_invoice_at <= make_drafts.as_of
               AND (make_drafts.subscription IS NULL OR s.id = make_drafts.subscription)
-              -- What waits for any subscription of a customer goes to the one that is due first, so those take turns.
-              AND (make_drafts.subscription IS NOT NULL OR NOT EXISTS (
-                  SELECT FROM billing.invoice_items x
-                  JOIN billing.subscriptions o ON o.customer = x.customer AND o.currency = x.currency
-                  WHERE x.customer = s.customer AND x.currency = s.currency AND x.subscription IS NULL
-                    AND x.invoice IS NULL AND (o.next_invoice_at, o.id) < (s.next_invoice_at, s.id)))
             ORDER BY s.id FOR NO KEY UPDATE);
         EXIT WHEN due = '{}';
+        IF make_drafts.subscription IS NULL THEN
+            -- What waits for any subscription of a customer goes to the one that is due first, so those take turns: once
+            -- all are locked, or one whose turn comes would be locked after others of greater ids.
+            later := ARRAY(
+                SELECT DISTINCT s.id FROM billing.invoice_items x
+                JOIN billing.subscriptions s ON s.customer = x.customer AND s.currency = x.currency
+                JOIN billing.subscriptions o ON o.customer = x.customer AND o.currency = x.currency
+                WHERE x.subscription IS NULL AND x.invoice IS NULL AND s.next_invoice_at <= make_drafts.as_of
+                  AND (o.next_invoice_at, o.id) < (s.next_invoice_at, s.id));
+            IF later <> '{}' THEN
+                due := ARRAY(SELECT unnest(due) EXCEPT SELECT unnest(later) ORDER BY 1);
+            END IF;
+        END IF;
         FOR nth IN 1 .. cardinality(due) BY 10000 LOOP
             made := made || billing.end_periods(due[nth : nth + 9999]);
         END LOOP;

@@ -46,19 +46,25 @@ BEGIN
                                AND i.finalization_error IS NULL)
               ORDER BY s.id LIMIT drafts_due.batch_size FOR NO KEY UPDATE SKIP LOCKED) d;
     END IF;
-    SELECT coalesce(array_agg(d.id), '{}') INTO due
-    FROM (SELECT i.id FROM billing.invoices i
-          WHERE i.status = 'draft' AND i.auto_advance AND i.created <= ripe
-            AND (i.subscription = ANY (subscriptions)
-                 -- One without lines waits for some; one that waits for a correction is not what a run has left to do.
-                 OR i.subscription IS NULL AND i.line_count > 0
-                    AND (drafts_due.batch_size IS NULL OR i.finalization_error IS NULL))
-          ORDER BY i.id FOR NO KEY UPDATE) d;
+    IF drafts_due.batch_size IS NULL THEN
+        due := ARRAY(SELECT i.id FROM billing.invoices i
+                     WHERE i.status = 'draft' AND i.auto_advance AND i.created <= ripe
+                       AND (i.subscription = ANY (subscriptions) OR i.subscription IS NULL AND i.line_count > 0)
+                     ORDER BY i.id FOR NO KEY UPDATE);
+    ELSE
+        due := ARRAY(SELECT i.id FROM billing.invoices i
+                     WHERE i.status = 'draft' AND i.auto_advance AND i.created <= ripe
+                       AND (i.subscription = ANY (subscriptions)
+                            -- One that waits for a correction is not what a run has left to do.
+                            OR i.subscription IS NULL AND i.line_count > 0 AND i.finalization_error IS NULL)
+                     ORDER BY i.id FOR NO KEY UPDATE SKIP LOCKED);
+    END IF;
     RETURN due;
 END $$;
 COMMENT ON FUNCTION billing.drafts_due(timestamptz, integer) IS
 'Locks the drafts that are billing.finalization_delay old by as_of and returns them; with batch_size those of at most so
-many subscriptions that no other session holds. One that waits for a person (auto_advance false) is left out. Internal.';
+many subscriptions that no other session holds, and one-off ones that none holds. One that waits for a person
+(auto_advance false) is left out, and so is a one-off draft without lines. Internal.';
 
 CREATE FUNCTION billing.generate_invoices(as_of timestamptz DEFAULT now()) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -66,14 +72,19 @@ SET plan_cache_mode = force_custom_plan AS $$
 #variable_conflict use_column
 DECLARE
     made text[];
+    crossed text[];
+    begun text[];
     due text[];
 BEGIN
     PERFORM billing.require_time('as_of', as_of);
     PERFORM billing.roll_up(), billing.lock_usage();
-    made := billing.apply_due_changes(generate_invoices.as_of)
-         || billing.bill_thresholds(generate_invoices.as_of)
-         || billing.make_drafts(generate_invoices.as_of);
-    due := billing.drafts_due(generate_invoices.as_of);
+    made := billing.apply_due_changes(generate_invoices.as_of);
+    crossed := billing.draft_thresholds(generate_invoices.as_of);
+    made := made || crossed || billing.make_drafts(generate_invoices.as_of);
+    due := ARRAY(SELECT unnest(billing.drafts_due(generate_invoices.as_of)) EXCEPT SELECT unnest(crossed));
+    begun := billing.finalize_thresholds(crossed, generate_invoices.as_of);
+    made := made || begun;
+    due := due || CASE billing.setting_interval('finalization_delay') WHEN interval '0' THEN begun ELSE '{}' END;
     -- With all usage that has come in while they waited; what was made just now is rated already.
     PERFORM billing.rate_drafts(ARRAY(SELECT unnest(due) EXCEPT SELECT unnest(made)));
     PERFORM billing.finalize_due(generate_invoices.as_of, due);

@@ -332,8 +332,6 @@ DECLARE
 BEGIN
     PERFORM billing.require_argument('invoice', invoice);
     PERFORM billing.require_time('as_of', as_of);
-    -- Before items: whoever finalizes this in the same transaction needs it, and a run that has it waits for them.
-    PERFORM billing.lock_usage();
     request := billing.normalised_bill('invoice', invoice::text);
     IF NOT EXISTS (SELECT FROM billing.customers c WHERE c.id = request ->> 'customer') THEN
         RAISE EXCEPTION 'customer "%" does not exist', request ->> 'customer'
@@ -373,12 +371,13 @@ BEGIN
                   HINT = 'Create one with another id.';
     END IF;
     IF with_pending THEN
-        -- What a subscription's invoice takes meanwhile waits no more.
+        -- What another session holds is being taken, or changed and waits on: a run takes items period by period, and to
+        -- wait for one while holding another could deadlock with it.
         SELECT array_agg(d.id) INTO items FROM (
             SELECT x.id FROM billing.invoice_items x
             WHERE x.customer = request ->> 'customer' AND x.subscription IS NULL AND x.invoice IS NULL
               AND x.created <= as_of AND x.currency = invoice_currency
-            ORDER BY x.id FOR NO KEY UPDATE) d;
+            ORDER BY x.id FOR NO KEY UPDATE SKIP LOCKED) d;
         IF items IS NOT NULL THEN
             PERFORM billing.take_items(items, array_fill(invoice_id, ARRAY[cardinality(items)]));
         END IF;
@@ -406,7 +405,7 @@ END $$;
 COMMENT ON FUNCTION billing.create_invoice(jsonb, text, timestamptz) IS
 'Makes a one-off draft from Stripe''s JSON and returns its id. Fields: customer; lines, each as an invoice item;
 currency (default: that of the items); pending_invoice_items_behavior, include or exclude the items of the customer that wait for
-no subscription (default: include them if there are no lines); auto_advance (default false: generate_invoices leaves the
+no subscription and that no other session holds (default: include them if there are no lines); auto_advance (default false: generate_invoices leaves the
 draft alone), collection_method, days_until_due, default_tax_rates, description, metadata. Items that are added later
 name the invoice. Errors: 23503 unknown customer or price; 22023 a field breaks a rule, items of several currencies;
 those of create_invoice_item; 23505 the id exists; 22P02 no JSON object; 22004 NULL.';
@@ -426,12 +425,14 @@ BEGIN
             USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Finalize it, and void it if it is wrong.';
     END IF;
     DELETE FROM billing.invoice_lines l WHERE l.invoice = found.id;
+    DELETE FROM billing.discounts x WHERE x.invoice = found.id;
     DELETE FROM billing.invoice_items x WHERE x.invoice = found.id AND x.belongs_to_invoice;
     UPDATE billing.invoice_items x SET invoice = NULL WHERE x.invoice = found.id;
     DELETE FROM billing.invoices i WHERE i.id = found.id;
     RETURN found.id;
 END $$;
 COMMENT ON FUNCTION billing.delete_draft_invoice(text, timestamptz) IS
-'Deletes a one-off draft and returns its id. Items that were made for it go with it; those that had waited wait again.
+'Deletes a one-off draft and returns its id. Items that were made for it go with it, and its discounts, though the coupons
+stay redeemed; items that had waited wait again.
 Errors: 42704 unknown; 55000 no draft, of a subscription, or in place of a void invoice; 22023 as_of before it or
 infinite; 22004 NULL.';

@@ -52,7 +52,10 @@ BEGIN
     DELETE FROM billing.late_usage_marks m
     USING (SELECT DISTINCT i.subscription FROM billing.invoices i
            WHERE i.id = ANY (forget_late_usage.invoices) AND i.billing_reason = 'subscription_cycle') i
+    JOIN billing.subscriptions s ON s.id = i.subscription
     WHERE m.subscription = i.subscription
+      -- Invoiced days of the current period are marked by what invoiced them, and by no roll-up.
+      AND (m.day <= s.current_period_start - interval '24 hours' OR s.status = 'canceled')
       -- An earlier draft is what carries late usage.
       AND NOT EXISTS (SELECT FROM billing.invoices d
                       WHERE d.subscription = i.subscription AND d.status = 'draft'

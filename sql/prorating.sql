@@ -1,17 +1,36 @@
 -- Proration of licensed items: what was charged is given back from what was really charged, by the second.
 
+CREATE FUNCTION billing.expected_discount(item billing.invoice_items) RETURNS bigint
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT CASE WHEN ($1).discountable AND ($1).amount > 0
+                     AND EXISTS (SELECT FROM billing.discounts d WHERE d.customer = ($1).customer)
+                THEN coalesce((
+                    SELECT l.discount_amount
+                    FROM billing.subscriptions s CROSS JOIN LATERAL billing.preview_invoice(s.id, s.current_period_end) l
+                    WHERE s.id = ($1).subscription AND l.invoice_item = ($1).id), 0)
+                ELSE 0 END
+$$;
+COMMENT ON FUNCTION billing.expected_discount(billing.invoice_items) IS
+'What discounts will take off an item that waits for the next invoice of a subscription, as that stands now. Internal.';
+
 CREATE FUNCTION billing.open_charges(item text, at timestamptz)
 RETURNS TABLE (price text, quantity numeric, amount bigint, charged tstzrange, open tstzrange)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     WITH charges AS (
-        SELECT l.kind, l.price, l.quantity, l.amount - l.discount_amount AS amount, l.period_start, l.period_end,
+        SELECT l.kind, l.price, l.quantity,
+               l.amount - l.discount_amount - (
+                   SELECT coalesce(sum(n.amount - n.discount_amount), 0)::bigint
+                   FROM billing.credit_note_lines n JOIN billing.credit_notes o ON o.id = n.credit_note
+                   WHERE n.invoice_line = l.id AND o.status = 'issued') AS amount,
+               l.period_start, l.period_end,
                coalesce(x.created, i.created) AS created, right(coalesce(x.id, l.id), 32) AS place
         FROM billing.invoice_lines l
         JOIN billing.invoices i ON i.id = l.invoice AND i.status <> 'void'
         LEFT JOIN billing.invoice_items x ON x.id = l.invoice_item
         WHERE l.subscription_item = item AND l.kind IN ('licensed', 'unused_time') AND l.period_end > at
         UNION ALL
-        SELECT x.kind, x.price, x.quantity, x.amount, x.period_start, x.period_end, x.created, right(x.id, 32)
+        SELECT x.kind, x.price, x.quantity, x.amount - billing.expected_discount(x), x.period_start, x.period_end,
+               x.created, right(x.id, 32)
         FROM billing.invoice_items x
         WHERE x.subscription_item = item AND x.invoice IS NULL AND x.period_end > at
     )
@@ -27,8 +46,8 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     ORDER BY d.period_start, d.created, d.place
 $$;
 COMMENT ON FUNCTION billing.open_charges(text, timestamptz) IS
-'What was charged for a licensed item and covers time after a moment, net of discounts, and which of that time has been
-neither given back nor charged anew: on invoices that are not void and in what waits for one. Internal.';
+'What was charged for a licensed item and covers time after a moment, net of discounts and credit notes, and which of that
+time has been neither given back nor charged anew: on invoices that are not void and in what waits for one. Internal.';
 
 CREATE FUNCTION billing.prorate(
     subscription billing.subscriptions, item text, kind text, price text, quantity numeric, amount bigint,

@@ -103,6 +103,8 @@ LANGUAGE sql STABLE ROWS 2 AS $$
     CROSS JOIN LATERAL (
         SELECT greatest(CASE WHEN (p."interval", p.interval_count)
                                   = (($1)."interval", ($1).interval_count)
+                                  -- Or else its own period began while a shorter interval, gone since, was the shortest.
+                                  AND lower(c.period) >= ($1).current_period_start
                              THEN ($1).current_period_start
                              -- The last invoice's end, where the anchor has moved since.
                              ELSE greatest(lower(c.period), ($1).trial_end, ($1).start_date, (

@@ -27,9 +27,14 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     found billing.invoices;
 BEGIN
-    PERFORM billing.lock_usage();
-    PERFORM FROM billing.subscriptions s JOIN billing.invoices i ON i.subscription = s.id
-    WHERE i.id = finalize_invoice.invoice FOR NO KEY UPDATE OF s;
+    -- A one-off invoice has no usage: it waits for no run, as its caller may hold what that run waits for.
+    IF EXISTS (SELECT FROM billing.invoices i
+               WHERE i.id = finalize_invoice.invoice AND i.subscription IS NOT NULL)
+    THEN
+        PERFORM billing.lock_usage();
+        PERFORM FROM billing.subscriptions s JOIN billing.invoices i ON i.subscription = s.id
+        WHERE i.id = finalize_invoice.invoice FOR NO KEY UPDATE OF s;
+    END IF;
     found := billing.lock_invoice(invoice, as_of);
     IF found.status = 'void' THEN
         RAISE EXCEPTION 'invoice "%" is void and cannot become open', invoice
@@ -89,10 +94,11 @@ BEGIN
     IF settle_invoice.status = 'paid' THEN
         PERFORM billing.invoice_was_paid(found.id, settle_invoice.as_of);
     ELSIF settle_invoice.status = 'void' THEN
+        -- Discounts and grants are locked before customers, here as everywhere.
+        PERFORM billing.reinstate_credits(found.id, settle_invoice.as_of);
         PERFORM billing.change_customer_balance(t.customer, t.currency, -t.amount, 'unapplied_from_invoice', t.invoice,
                                                 NULL, NULL, settle_invoice.as_of)
         FROM billing.customer_balance_transactions t WHERE t.invoice = found.id AND t.type = 'applied_to_invoice';
-        PERFORM billing.reinstate_credits(found.id, settle_invoice.as_of);
     END IF;
     RETURN found.id;
 END $$;

@@ -1,17 +1,24 @@
 -- Billing thresholds: usage that has accrued enough is invoiced before its period ends.
 
-CREATE FUNCTION billing.bill_thresholds(as_of timestamptz) RETURNS text[]
+CREATE FUNCTION billing.draft_thresholds(as_of timestamptz) RETURNS text[]
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
     watched text[];
     made text[];
-    reset record;
 BEGIN
     watched := ARRAY(
         SELECT s.id FROM billing.subscriptions s
-        WHERE s.status IN ('active', 'past_due') AND s.current_period_start < bill_thresholds.as_of
-          AND s.next_invoice_at > bill_thresholds.as_of
+        WHERE s.status IN ('active', 'past_due') AND s.current_period_start < draft_thresholds.as_of
+          AND s.next_invoice_at > draft_thresholds.as_of
+          -- The period's own invoice is what a pause of collection concerns.
+          AND billing.collection_paused(s, draft_thresholds.as_of) IS NULL
+          -- A run of the past cannot begin a period before what changed since.
+          AND NOT EXISTS (
+              SELECT FROM billing.subscription_items i
+              LEFT JOIN billing.invoice_items x ON x.subscription_item = i.id AND x.invoice IS NULL
+              WHERE i.subscription = s.id AND s.reset_billing_cycle_anchor
+                AND greatest(i.starts_at, i.ended_at, x.created) > draft_thresholds.as_of)
           AND (s.amount_gte IS NOT NULL
                OR EXISTS (SELECT FROM billing.subscription_items i
                           WHERE i.subscription = s.id AND i.usage_gte IS NOT NULL AND i.ended_at IS NULL))
@@ -22,7 +29,7 @@ BEGIN
     WITH usage AS MATERIALIZED (
         SELECT row_number() OVER () AS place, s AS subscription, s.id AS of_subscription, u.*
         FROM billing.subscriptions s
-        CROSS JOIN LATERAL billing.usage_lines(s, bill_thresholds.as_of, false) u
+        CROSS JOIN LATERAL billing.usage_lines(s, draft_thresholds.as_of, false) u
         WHERE s.id = ANY (watched)
     ), rated AS MATERIALIZED (
         SELECT u.*, q.quantity, i.usage_gte, i.created, billing.price_label(p) AS description,
@@ -44,7 +51,8 @@ BEGIN
         JOIN billing.prices p ON p.id = u.price
         JOIN billing.subscription_items i ON i.id = u.subscription_item
     ), crossed AS MATERIALIZED (
-        SELECT r.subscription, billing.generate_id('in') AS id, count(*) FILTER (WHERE r.amount <> 0) AS line_count,
+        SELECT r.subscription, billing.generate_id('in') AS id,
+               count(*) FILTER (WHERE r.amount <> 0 OR r.accrued >= r.usage_gte) AS line_count,
                sum(r.amount) AS amount
         FROM rated r
         GROUP BY r.subscription
@@ -57,7 +65,7 @@ BEGIN
             (id, customer, subscription, currency, period_start, period_end, created, billing_reason, collection_method,
              line_count, subtotal, total, amount_due)
         SELECT c.id, (c.subscription).customer, (c.subscription).id, (c.subscription).currency,
-               (c.subscription).current_period_start, bill_thresholds.as_of, bill_thresholds.as_of,
+               (c.subscription).current_period_start, draft_thresholds.as_of, draft_thresholds.as_of,
                'subscription_threshold', (c.subscription).collection_method, c.line_count, c.amount, c.amount,
                greatest(c.amount, 0)
         FROM crossed c
@@ -67,7 +75,8 @@ BEGIN
         SELECT c.id, r.subscription_item, r.price, 'usage', r.description, r.quantity, r.amount, r.period_start,
                r.period_end
         FROM crossed c JOIN rated r ON r.of_subscription = (c.subscription).id
-        WHERE r.amount <> 0
+        -- Usage that is free so far is said to be billed, or it would cross its threshold again and again.
+        WHERE r.amount <> 0 OR r.accrued >= r.usage_gte
         ORDER BY c.id, r.created, r.subscription_item, r.period_start
     )
     SELECT array_agg(c.id ORDER BY c.id) INTO made FROM crossed c;
@@ -75,17 +84,35 @@ BEGIN
         RETURN '{}';
     END IF;
     PERFORM billing.adjust_drafts(made);
-    PERFORM billing.finalize_drafts(made, bill_thresholds.as_of);
-    FOR reset IN
-        SELECT s.id FROM billing.invoices i JOIN billing.subscriptions s ON s.id = i.subscription
-        WHERE i.id = ANY (made) AND s.reset_billing_cycle_anchor ORDER BY s.id
-    LOOP
-        PERFORM billing.update_subscription(reset.id, '{"billing_cycle_anchor": "now"}', bill_thresholds.as_of);
-    END LOOP;
     RETURN made;
 END $$;
-COMMENT ON FUNCTION billing.bill_thresholds(timestamptz) IS
-'Invoices, and finalizes at once, the usage accrued in the current period up to as_of of subscriptions that it has brought to
-their threshold: amount_gte by what is not billed yet of it, usage_gte by an item''s usage since it was last billed. The
-period''s own invoice rates all of its usage and takes off what was billed here, so tiers go on; with
-reset_billing_cycle_anchor a new period begins. Returns the invoices. Internal.';
+COMMENT ON FUNCTION billing.draft_thresholds(timestamptz) IS
+'Drafts invoices of the usage accrued in the current period up to as_of of subscriptions that it has brought to their
+threshold: amount_gte by what is not billed yet of it, usage_gte by an item''s usage since it was last billed. The
+period''s own invoice rates all of its usage and takes off what was billed here, so tiers go on. None while
+collection is paused. Returns the drafts, which billing.finalize_thresholds takes on at once. Internal.';
+
+CREATE FUNCTION billing.finalize_thresholds(drafts text[], as_of timestamptz) RETURNS text[]
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
+#variable_conflict use_column
+DECLARE
+    reset record;
+BEGIN
+    PERFORM billing.finalize_drafts(finalize_thresholds.drafts, finalize_thresholds.as_of);
+    FOR reset IN
+        SELECT s.id FROM billing.invoices i JOIN billing.subscriptions s ON s.id = i.subscription
+        WHERE i.id = ANY (finalize_thresholds.drafts) AND s.reset_billing_cycle_anchor ORDER BY s.id
+    LOOP
+        PERFORM billing.update_subscription(
+            reset.id, '{"billing_cycle_anchor": "now"}', finalize_thresholds.as_of);
+    END LOOP;
+    RETURN ARRAY(
+        SELECT i.id FROM billing.invoices i
+        WHERE i.subscription IN (SELECT d.subscription FROM billing.invoices d
+                                 WHERE d.id = ANY (finalize_thresholds.drafts))
+          AND i.created = finalize_thresholds.as_of
+          AND i.billing_reason = 'subscription_update' AND i.status = 'draft');
+END $$;
+COMMENT ON FUNCTION billing.finalize_thresholds(text[], timestamptz) IS
+'Finalizes the drafts of billing.draft_thresholds; with reset_billing_cycle_anchor a new period begins. Returns the
+drafts made for that. After all subscriptions and drafts of a run are locked, as it takes numbers. Internal.';

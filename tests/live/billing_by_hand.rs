@@ -602,3 +602,72 @@ fn a_storm_of_deeds_leaves_the_books_right() {
         Vec::<String>::new()
     );
 }
+
+/// One-off drafts hold up no run, and no run holds them up; one without lines is no invoice.
+#[test]
+fn one_off_drafts_and_runs_do_not_wait_for_each_other() {
+    let (database, mut client) = office();
+    let mut other = database.connect().unwrap();
+    other.batch_execute("SET lock_timeout = '10s'").unwrap();
+    client
+        .batch_execute(
+            r#"SELECT billing.create_invoice('{"customer": "acme", "currency": "usd", "auto_advance": true,
+                   "lines": [{"amount": 1}]}', id, '2024-01-03') FROM unnest(ARRAY['in_held', 'in_free']) id;
+               SELECT billing.create_invoice('{"customer": "other", "currency": "usd", "auto_advance": true}', 'in_empty', '2024-01-03')"#,
+        )
+        .unwrap();
+    client
+        .batch_execute(
+            r#"BEGIN;
+               SELECT billing.create_invoice_item('{"customer": "acme", "invoice": "in_held", "amount": 2}', as_of => '2024-01-04')"#,
+        )
+        .unwrap();
+    let drafts = "SELECT string_agg(id, ' ' ORDER BY id) FROM billing.invoices WHERE status = 'draft' AND auto_advance";
+    other.batch_execute("CALL billing.run_billing('2024-01-05')").unwrap();
+    assert_eq!(text(&mut other, drafts), "in_empty in_held");
+    client.batch_execute("COMMIT").unwrap();
+    other
+        .batch_execute("SELECT billing.generate_invoices('2024-01-05')")
+        .unwrap();
+    assert_eq!(text(&mut other, drafts), "in_empty");
+    assert_eq!(
+        number(&mut other, "SELECT total FROM billing.invoices WHERE id = 'in_held'"),
+        3
+    );
+    // A run, as far as a one-off invoice could notice: it holds the lock of roll_up() until it commits.
+    client.batch_execute("BEGIN; SELECT billing.roll_up()").unwrap();
+    other
+        .batch_execute("SELECT billing.finalize_invoice('in_draft', '2024-01-06')")
+        .unwrap();
+    client.batch_execute("COMMIT").unwrap();
+}
+
+#[test]
+fn a_draft_goes_with_its_discounts() {
+    let (_database, mut client) = office();
+    client
+        .batch_execute(
+            r#"SELECT billing.create_coupon('{"percent_off": 50, "duration": "once"}', 'half');
+               SELECT billing.create_invoice('{"customer": "acme"}', 'in_waited', '2024-01-13');
+               SELECT billing.apply_discount('half', 'invoice', 'in_waited', '2024-01-13')"#,
+        )
+        .unwrap();
+    let total = "SELECT total FROM billing.invoices WHERE id = 'in_waited'";
+    assert_eq!(number(&mut client, total), 4); // 9, less 4.5 → 5
+    client
+        .batch_execute("SELECT billing.delete_draft_invoice('in_waited', '2024-01-14')")
+        .unwrap();
+    assert_eq!(number(&mut client, "SELECT count(*) FROM billing.discounts"), 0);
+    let waits = "SELECT count(*) FROM billing.invoice_items WHERE id = 'ii_waits' AND invoice IS NULL";
+    assert_eq!(number(&mut client, waits), 1);
+    // One of a final invoice stays, whoever deletes.
+    client
+        .batch_execute(
+            r#"SELECT billing.create_invoice('{"customer": "acme"}', 'in_final', '2024-01-15');
+               SELECT billing.apply_discount('half', 'invoice', 'in_final', '2024-01-15');
+               SELECT billing.finalize_invoice('in_final', '2024-01-15')"#,
+        )
+        .unwrap();
+    let error = refusal(&mut client, "DELETE FROM billing.discounts", &[]);
+    assert_eq!(error.code(), &SqlState::RESTRICT_VIOLATION);
+}
