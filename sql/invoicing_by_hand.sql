@@ -405,8 +405,8 @@ END $$;
 COMMENT ON FUNCTION billing.create_invoice(jsonb, text, timestamptz) IS
 'Makes a one-off draft from Stripe''s JSON and returns its id. Fields: customer; lines, each as an invoice item;
 currency (default: that of the items); pending_invoice_items_behavior, include or exclude the items of the customer that wait for
-no subscription and that no other session holds (default: include them if there are no lines); auto_advance (default false: generate_invoices leaves the
-draft alone), collection_method, days_until_due, default_tax_rates, description, metadata. Items that are added later
+no subscription and that no other session holds (default: include them if there are no lines); auto_advance
+(default false: generate_invoices leaves the draft alone), collection_method, days_until_due, default_tax_rates, description, metadata. Items that are added later
 name the invoice. Errors: 23503 unknown customer or price; 22023 a field breaks a rule, items of several currencies;
 those of create_invoice_item; 23505 the id exists; 22P02 no JSON object; 22004 NULL.';
 
