@@ -9,7 +9,8 @@ DECLARE
 BEGIN
     PERFORM billing.require_argument('subscription', current_subscription.subscription);
     PERFORM billing.require_time('as_of', as_of);
-    PERFORM billing.lock_usage();
+    -- Not billing.lock_usage(), which would keep roll_up() waiting for the caller's transaction: what is drafted here is rated again
+    -- when it becomes final, and what is invoiced at once has its days marked for late usage.
     PERFORM billing.lock_subscription(current_subscription.subscription);
     PERFORM billing.apply_due_changes(as_of, current_subscription.subscription);
     PERFORM billing.make_drafts(as_of, current_subscription.subscription);

@@ -15,7 +15,9 @@ BEGIN
     PERFORM billing.require_argument('subscription', definition);
     PERFORM billing.require_time('as_of', as_of);
     PERFORM billing.require_supported(create_subscription.subscription);
-    PERFORM billing.lock_usage();
+    IF backdated IS NOT NULL THEN
+        PERFORM billing.lock_usage();
+    END IF;
     made.id := coalesce(create_subscription.id, billing.generate_id('sub'));
     made.definition := create_subscription.subscription;
     made.customer := definition ->> 'customer';

@@ -156,7 +156,6 @@ DECLARE
     found billing.subscription_schedules;
 BEGIN
     PERFORM billing.require_time('as_of', as_of);
-    PERFORM billing.lock_usage();
     found := billing.lock_schedule(schedule);
     PERFORM billing.advance_schedule(found.id, as_of);
     found := billing.lock_schedule(schedule);
