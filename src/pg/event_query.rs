@@ -47,7 +47,7 @@ pub fn arguments<const N: usize>(fcinfo: pg_sys::FunctionCallInfo) -> [Arg; N] {
 pub fn reads_all_rows(table: pg_sys::Oid) -> bool {
     // SAFETY: look-ups in the catalog.
     unsafe {
-        let allowed = pg_sys::pg_class_aclcheck(table, pg_sys::GetUserId(), pg_sys::ACL_SELECT.into());
+        let allowed = pg_sys::pg_class_aclcheck(table, pg_sys::GetUserId(), pg_sys::ACL_SELECT as pg_sys::AclMode);
         if allowed != pg_sys::AclResult::ACLCHECK_OK {
             pg_sys::aclcheck_error(allowed, pg_sys::ObjectType::OBJECT_TABLE, pg_sys::get_rel_name(table));
         }

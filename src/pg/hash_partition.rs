@@ -17,7 +17,7 @@ pub fn of_text(mut text: pg_sys::Datum, modulus: usize) -> usize {
             found
         });
         let (mut collation, mut is_null) = (pg_sys::C_COLLATION_OID, false);
-        pg_sys::compute_partition_hash_value(1, function, &mut collation, &mut text, &mut is_null)
+        pg_sys::compute_partition_hash_value(1, function, &raw mut collation, &raw mut text, &raw mut is_null)
     };
     (hash % modulus as u64) as usize
 }
