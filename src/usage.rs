@@ -3,7 +3,7 @@
 use pgrx::prelude::*;
 
 use crate::ingest::partitions;
-use crate::pg::array::Elements;
+use crate::pg::array::times;
 use crate::pg::catalog;
 use crate::pg::error::Result;
 use crate::pg::event_query::{Query, Returned, arguments, in_parallel, reads_all_rows};
@@ -82,9 +82,7 @@ fn usage_event_states(fcinfo: pg_sys::FunctionCallInfo) -> Result<()> {
 }
 
 fn ranges(from: Arg, to: Arg) -> Vec<(Micros, Micros)> {
-    // SAFETY: both are declared timestamptz[].
-    let bounds = |array: Arg| array.and_then(|array| unsafe { Elements::<Micros>::from_datum(array, false) });
-    let (Some(from), Some(to)) = (bounds(from), bounds(to)) else {
+    let (Some(from), Some(to)) = (times(from), times(to)) else {
         return Vec::new();
     };
     (0..from.len())

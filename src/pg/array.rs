@@ -8,6 +8,8 @@ use pgrx::datum::FromDatum;
 use pgrx::impl_sql_translatable;
 use pgrx::prelude::*;
 
+use super::time::Micros;
+
 /// The elements of an array of any number of dimensions, in storage order.
 #[derive(Debug, Clone, Copy)]
 pub struct Elements<'a, T> {
@@ -27,6 +29,12 @@ impl<T: FromDatum> Elements<'_, T> {
         // SAFETY: an element of an array whose SQL type was declared with T's as its element type.
         unsafe { T::from_datum(*datum, *is_null) }
     }
+}
+
+/// The times of an argument that the function's SQL declares as `timestamptz[]`; `None`: null.
+pub fn times<'a>(argument: super::spi::Arg) -> Option<Elements<'a, Micros>> {
+    // SAFETY: the declared type is an array of T.
+    argument.and_then(|array| unsafe { Elements::from_datum(array, false) })
 }
 
 impl<T> FromDatum for Elements<'_, T> {
