@@ -156,6 +156,8 @@ BEGIN
             USING ERRCODE = 'invalid_parameter_value', HINT = 'An invoice is in one currency.';
     END IF;
     charge := billing.item_charge(request, item_currency, as_of);
+    -- Or a later run would fail for everybody.
+    PERFORM billing.require_tax_rates(billing.text_array(request -> 'tax_rates'));
 
     -- One after the other for a customer, so that the limit holds.
     PERFORM FROM billing.customers c WHERE c.id = request ->> 'customer' FOR NO KEY UPDATE;
@@ -181,7 +183,7 @@ BEGIN
             coalesce((request #>> '{period,start}')::timestamptz, as_of),
             coalesce((request #>> '{period,end}')::timestamptz, as_of), as_of,
             coalesce((request ->> 'discountable')::boolean, true),
-            (SELECT array_agg(t.id) FROM jsonb_array_elements_text(request -> 'tax_rates') t (id)),
+            billing.text_array(request -> 'tax_rates'),
             coalesce(request -> 'metadata', '{}'), draft.id, draft.id IS NOT NULL)
     ON CONFLICT (id) DO NOTHING;
     IF NOT FOUND THEN
@@ -199,10 +201,10 @@ COMMENT ON FUNCTION billing.create_invoice_item(jsonb, text, timestamptz) IS
 'Adds an invoice item from Stripe''s JSON and returns its id. Fields: customer; amount, or quantity (default 1) of a
 one-time price, unit_amount or unit_amount_decimal, negative ones give back; currency; invoice, a draft that takes it at
 once, or subscription, whose next invoice does, or neither: the customer''s next invoice in this currency does;
-description, discountable, metadata, period (default as_of), tax_rates. Errors: 23503 unknown customer or price; 42704
-unknown invoice or subscription; 55000 an invoice that is no draft, a subscription that has ended, an archived price;
-22023 a field breaks a rule, another customer''s invoice or subscription, another currency, a recurring price; 54000
-more than 250 on one invoice; 23505 the id exists; 22003 beyond bigint; 22P02 no JSON object; 22004 NULL.';
+description, discountable, metadata, period (default as_of), tax_rates. Errors: 23503 unknown customer, price or tax rate;
+42704 unknown invoice or subscription; 55000 an invoice that is no draft, a subscription that has ended, an archived price
+or tax rate; 22023 a field breaks a rule, another customer''s invoice or subscription, another currency, a recurring price;
+54000 more than 250 on one invoice; 23505 the id exists; 22003 beyond bigint; 22P02 no JSON object; 22004 NULL.';
 
 CREATE FUNCTION billing.lock_invoice_item(item text, as_of timestamptz) RETURNS billing.invoice_items
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -252,6 +254,7 @@ BEGIN
     PERFORM billing.require_argument('changes', changes);
     request := billing.normalised_bill('invoice_item_change', changes::text);
     found := billing.lock_invoice_item(update_invoice_item.item, update_invoice_item.as_of);
+    PERFORM billing.require_tax_rates(billing.text_array(request -> 'tax_rates'));
     -- What it costs is said anew as a whole, or stays.
     IF request ?| '{amount,price,unit_amount,quantity}' THEN
         IF request ? 'quantity' AND NOT request ?| '{price,unit_amount}'
@@ -278,8 +281,7 @@ BEGIN
         period_start = coalesce((request #>> '{period,start}')::timestamptz, x.period_start),
         period_end = coalesce((request #>> '{period,end}')::timestamptz, x.period_end),
         tax_rates = CASE WHEN request ? 'tax_rates'
-                         THEN (SELECT array_agg(t.id) FROM jsonb_array_elements_text(request -> 'tax_rates') t (id))
-                         ELSE x.tax_rates END,
+                         THEN billing.text_array(request -> 'tax_rates') ELSE x.tax_rates END,
         metadata = (SELECT coalesce(jsonb_object_agg(m.key, m.value), '{}')
                     FROM jsonb_each(x.metadata || coalesce(request -> 'metadata', '{}')) m WHERE m.value <> '""')
     WHERE x.id = found.id;
@@ -337,6 +339,9 @@ BEGIN
         RAISE EXCEPTION 'customer "%" does not exist', request ->> 'customer'
             USING ERRCODE = 'foreign_key_violation', HINT = 'Create it with billing.create_customer.';
     END IF;
+    PERFORM billing.require_tax_rates(billing.text_array(r.ids))
+    FROM (SELECT request -> 'default_tax_rates' UNION ALL
+          SELECT l.value -> 'tax_rates' FROM jsonb_array_elements(request -> 'lines') l) r (ids);
     with_pending := coalesce(request ->> 'pending_invoice_items_behavior',
                              CASE WHEN request ? 'lines' THEN 'exclude' ELSE 'include' END) = 'include';
     invoice_currency := request ->> 'currency';
@@ -362,7 +367,7 @@ BEGIN
     VALUES (invoice_id, request ->> 'customer', invoice_currency, as_of, as_of, as_of, 'manual',
             coalesce(request ->> 'collection_method', 'charge_automatically'),
             coalesce((request ->> 'auto_advance')::boolean, false), (request ->> 'days_until_due')::integer,
-            (SELECT array_agg(t.id) FROM jsonb_array_elements_text(request -> 'default_tax_rates') t (id)),
+            billing.text_array(request -> 'default_tax_rates'),
             request ->> 'description', coalesce(request -> 'metadata', '{}'))
     ON CONFLICT (id) DO NOTHING;
     IF NOT FOUND THEN
@@ -390,8 +395,7 @@ BEGIN
                c.amount, coalesce((l.value #>> '{period,start}')::timestamptz, as_of),
                coalesce((l.value #>> '{period,end}')::timestamptz, as_of), as_of,
                coalesce((l.value ->> 'discountable')::boolean, true),
-               (SELECT array_agg(t.id) FROM jsonb_array_elements_text(l.value -> 'tax_rates') t (id)),
-               coalesce(l.value -> 'metadata', '{}'), invoice_id, true
+               billing.text_array(l.value -> 'tax_rates'), coalesce(l.value -> 'metadata', '{}'), invoice_id, true
         FROM jsonb_array_elements(request -> 'lines') WITH ORDINALITY l (value, place)
         CROSS JOIN LATERAL billing.item_charge(l.value, invoice_currency, as_of) c
         ORDER BY l.place
@@ -407,7 +411,7 @@ COMMENT ON FUNCTION billing.create_invoice(jsonb, text, timestamptz) IS
 currency (default: that of the items); pending_invoice_items_behavior, include or exclude the items of the customer that wait for
 no subscription and that no other session holds (default: include them if there are no lines); auto_advance
 (default false: generate_invoices leaves the draft alone), collection_method, days_until_due, default_tax_rates, description, metadata. Items that are added later
-name the invoice. Errors: 23503 unknown customer or price; 22023 a field breaks a rule, items of several currencies;
+name the invoice. Errors: 23503 unknown customer, price or tax rate; 22023 a field breaks a rule, items of several currencies;
 those of create_invoice_item; 23505 the id exists; 22P02 no JSON object; 22004 NULL.';
 
 CREATE FUNCTION billing.delete_draft_invoice(invoice text, as_of timestamptz DEFAULT now()) RETURNS text

@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use serde_json::{Map, Number, Value, json};
 
 use super::object::{Object, Shape};
+use super::subscription::DAYS_UNTIL_DUE;
 use super::{Invalid, currency, json as text, metadata, time, to_object};
 use crate::pricing::plain_string;
 
@@ -233,7 +234,7 @@ fn read_invoice(object: &str) -> Result<Map<String, Value>, Invalid> {
             lines.collect::<Result<Vec<_>, _>>().map(Value::Array)
         })
         .transpose()?;
-    let days = object.integer("days_until_due", 0..=i64::from(i32::MAX))?;
+    let days = object.integer("days_until_due", 0..=DAYS_UNTIL_DUE)?;
     Ok(to_object([
         ("auto_advance", object.boolean("auto_advance")?.map(Value::Bool)),
         (

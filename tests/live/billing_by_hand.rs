@@ -18,6 +18,9 @@ fn office() -> (Database<'static>, Client) {
     client
         .batch_execute(
             r#"SELECT billing.create_customer('other');
+               SELECT billing.create_tax_rate('{"display_name": "VAT", "percentage": 10, "inclusive": false}', 'vat');
+               SELECT billing.create_tax_rate('{"display_name": "VAT", "percentage": 9, "inclusive": false}', 'old vat');
+               SELECT billing.archive_tax_rate('old vat');
                SELECT billing.create_price('{"currency": "usd", "unit_amount": 70}', id => 'fee');
                SELECT billing.create_price('{"currency": "usd", "unit_amount": 70}', id => 'old fee'), billing.archive_price('old fee');
                SELECT billing.create_price('{"currency": "eur", "unit_amount": 70}', id => 'euro fee');
@@ -96,6 +99,9 @@ fn bad_requests_change_nothing() {
         (item(r#"{"customer": "acme", "currency": "usd", "amount": 1, "period": {"start": 10, "end": 9}}"#), wrong, &["period.end"]),
         (item(r#"{"customer": "acme", "currency": "usd", "amount": 1, "period": {"start": "tomorrow", "end": 9}}"#), wrong, &["tomorrow"]),
         (item(r#"{"customer": "acme", "currency": "usd", "amount": 1, "tax_rates": ["a", 7]}"#), wrong, &["tax_rates", "7"]),
+        (item(r#"{"customer": "acme", "currency": "usd", "amount": 1, "tax_rates": ["none"]}"#), foreign, &["tax rate", "none"]),
+        (item(r#"{"customer": "acme", "currency": "usd", "amount": 1, "tax_rates": ["vat", "vat"]}"#), wrong, &["vat", "twice"]),
+        (item(r#"{"customer": "acme", "currency": "usd", "amount": 1, "tax_rates": ["old vat"]}"#), state, &["old vat", "archived"]),
         (item("[]"), &SqlState::INVALID_TEXT_REPRESENTATION, &["object"]),
         ("SELECT billing.create_invoice_item(NULL)".into(), &SqlState::NULL_VALUE_NOT_ALLOWED, &["item"]),
         (
@@ -113,6 +119,7 @@ fn bad_requests_change_nothing() {
         (r#"SELECT billing.update_invoice_item('ii_waits', '{"customer": "other"}')"#.into(), wrong, &["customer"]),
         (r#"SELECT billing.update_invoice_item('ii_waits', '{"quantity": 3}')"#.into(), wrong, &["3", "ii_waits"]),
         (r#"SELECT billing.update_invoice_item('ii_waits', '{"price": "euro fee"}')"#.into(), wrong, &["eur", "usd"]),
+        (r#"SELECT billing.update_invoice_item('ii_waits', '{"tax_rates": ["vat", "none"]}')"#.into(), foreign, &["none"]),
         (
             "SELECT billing.delete_invoice_item(id) FROM billing.invoice_items WHERE kind = 'unused_time'".into(),
             state,
@@ -130,6 +137,9 @@ fn bad_requests_change_nothing() {
         (invoice(r#"{"customer": "acme", "lines": [{"price": "seat"}], "currency": "usd"}"#), wrong, &["seat", "recurring"]),
         (invoice(r#"{"customer": "acme", "lines": [{"price": "fee"}, {"price": "euro fee"}]}"#), wrong, &["eur", "usd"]),
         (invoice(r#"{"customer": "acme", "days_until_due": -1}"#), wrong, &["days_until_due", "-1"]),
+        (invoice(r#"{"customer": "acme", "days_until_due": 3651}"#), wrong, &["days_until_due", "3651"]),
+        (invoice(r#"{"customer": "acme", "currency": "usd", "default_tax_rates": ["none"]}"#), foreign, &["tax rate", "none"]),
+        (invoice(r#"{"customer": "acme", "currency": "usd", "lines": [{"amount": 1, "tax_rates": ["none"]}]}"#), foreign, &["none"]),
         (invoice(r#"{"customer": "acme", "collection_method": "by_dog"}"#), wrong, &["by_dog"]),
         (
             r#"SELECT billing.create_invoice('{"customer": "acme"}', 'in_draft', '2024-01-15')"#.into(),
