@@ -29,7 +29,9 @@ COMMENT ON INDEX billing.invoice_lines_adjusted_idx IS 'Finds the drafts from wh
 CREATE FUNCTION billing.adjusted_lines(invoices billing.invoices[], lines billing.invoice_lines[])
 RETURNS TABLE (line text, discount_amount bigint, discount_amounts jsonb, credit_amount bigint, credit_amounts jsonb,
                tax_amount bigint, taxes jsonb)
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan SET jit = off AS $$
+-- In UTC, as JSON has no times of other zones that are before the year 1, after 9999, or off by seconds.
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'
+SET plan_cache_mode = force_custom_plan SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
     delay interval := billing.setting_interval('finalization_delay');
