@@ -211,8 +211,8 @@ BEGIN
     ) l
     WHERE i.id IN (SELECT n.invoice_line FROM new_lines n)
       AND (l.amount NOT BETWEEN least(i.amount, 0) AND greatest(i.amount, 0)
-           OR l.discount NOT BETWEEN 0 AND i.discount_amount
-           OR l.credit_grant NOT BETWEEN 0 AND i.credit_amount
+           OR l.discount NOT BETWEEN least(i.discount_amount, 0) AND greatest(i.discount_amount, 0)
+           OR l.credit_grant NOT BETWEEN least(i.credit_amount, 0) AND greatest(i.credit_amount, 0)
            OR l.tax NOT BETWEEN least(i.tax_amount, 0) AND greatest(i.tax_amount, 0))
     LIMIT 1;
     IF wrong IS NOT NULL THEN

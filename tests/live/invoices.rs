@@ -311,6 +311,7 @@ stories! {
     credit_expiry
     credit_notes
     credit_notes_and_late_usage
+    credit_notes_corrected
     credit_notes_with_tax
     credit_order
     credit_shared
