@@ -155,12 +155,17 @@ BEGIN
     WHERE l.invoice = old.id AND l.kind <> 'late_usage'
     ORDER BY l.id;
     UPDATE billing.invoice_items x SET invoice = made WHERE x.invoice = old.id;
+    -- Redeemed once, for the one as for the other; the void invoice keeps its own.
+    INSERT INTO billing.discounts (coupon, customer, invoice, place, start_at, created)
+    SELECT x.coupon, x.customer, made, x.place, regenerate_invoice.as_of, regenerate_invoice.as_of
+    FROM billing.discounts x WHERE x.invoice = old.id AND x.ended_at IS NULL
+    ORDER BY x.place, x.id;
     PERFORM billing.rate_drafts(ARRAY[made]);
     RETURN made;
 END $$;
 COMMENT ON FUNCTION billing.regenerate_invoice(text, timestamptz) IS
-'Voids an open or uncollectible invoice and makes a draft in its place, whose id it returns: with the same lines, but
-usage rated anew with what is known now. What the void invoice billed counts as never billed. Errors: 42704 unknown;
+'Voids an open or uncollectible invoice and makes a draft in its place, whose id it returns: with the same lines and
+discounts of its own, but usage rated anew with what is known now. What the void invoice billed counts as never billed. Errors: 42704 unknown;
 55000 draft, paid or void; 0A000 a threshold''s; 22023 as_of before the invoice or infinite; 22004 NULL.';
 
 CREATE FUNCTION billing.mark_invoice_paid(invoice text, as_of timestamptz DEFAULT now()) RETURNS text
