@@ -363,6 +363,9 @@ BEGIN ATOMIC
     FROM billing.credit_balance_transactions t
     JOIN billing.credit_grants g ON g.id = t.credit_grant AND g.expires_at <= t.created
     WHERE t.invoice = ANY (expire_returned_credits.invoices) AND t.reason = expire_returned_credits.reason
+      -- An invoice made anew of the same period may have it still; billing.expire_credits takes what it leaves.
+      AND NOT EXISTS (SELECT FROM billing.invoices d
+                      WHERE d.from_invoice = t.invoice AND d.status = 'draft' AND d.period_end < g.expires_at)
     GROUP BY g.id, t.created ORDER BY g.id, t.created;
 END;
 COMMENT ON FUNCTION billing.expire_returned_credits(text[], text) IS

@@ -214,6 +214,8 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = for
 DECLARE
     unrated text[];
 BEGIN
+    -- First: an invoice that is made anew beside them would take for billed what is found anew below, or is not.
+    DELETE FROM billing.invoice_lines l WHERE l.invoice = ANY (rate_drafts.invoices) AND l.kind = 'late_usage';
     WITH usage AS MATERIALIZED (
         SELECT row_number() OVER () AS place, l.id, l.invoice, l.subscription_item, l.price, l.quantity, l.amount,
                l.period_start, l.period_end, i.customer, i.currency,
@@ -243,7 +245,6 @@ BEGIN
     )
     SELECT array_agg(DISTINCT r.invoice) INTO unrated FROM rated r WHERE r.amount IS NULL;
 
-    DELETE FROM billing.invoice_lines l WHERE l.invoice = ANY (rate_drafts.invoices) AND l.kind = 'late_usage';
     -- Only the earliest of a subscription's drafts takes late usage, or each of them would bill it.
     INSERT INTO billing.invoice_lines
         (invoice, subscription_item, price, kind, description, quantity, amount, period_start, period_end)

@@ -122,22 +122,32 @@ DECLARE
     made text;
 BEGIN
     PERFORM billing.lock_usage();
-    PERFORM FROM billing.subscriptions s JOIN billing.invoices i ON i.subscription = s.id
-    WHERE i.id = regenerate_invoice.invoice FOR NO KEY UPDATE OF s;
-    PERFORM billing.settle_invoice(regenerate_invoice.invoice, 'void', regenerate_invoice.as_of);
-    SELECT i.* INTO old FROM billing.invoices i WHERE i.id = regenerate_invoice.invoice;
+    -- Written, so that a REPEATABLE READ run that does not see the new draft, which takes late usage from then on, raises 40001.
+    UPDATE billing.subscriptions s SET metadata = s.metadata
+    FROM billing.invoices i WHERE i.id = regenerate_invoice.invoice AND s.id = i.subscription;
+    old := billing.lock_invoice(regenerate_invoice.invoice, regenerate_invoice.as_of);
+    IF old.status IN ('open', 'uncollectible') THEN
+        -- Before the other is void, so that credit which comes back and has expired since waits for it; what it is for is said
+        -- below, as each period is invoiced once.
+        INSERT INTO billing.invoices
+            (customer, subscription, currency, period_start, period_end, created, billing_reason, collection_method,
+             auto_advance, days_until_due, default_tax_rates, description, metadata, from_invoice)
+        VALUES (old.customer, old.subscription, old.currency, old.period_start, old.period_end,
+                -- After any other draft: the earliest one may have taken late usage already, and marks are kept for it.
+                greatest(regenerate_invoice.as_of,
+                         (SELECT max(i.created) + interval '1 microsecond' FROM billing.invoices i
+                          WHERE i.subscription = old.subscription AND i.status = 'draft')),
+                CASE WHEN old.subscription IS NULL THEN 'manual' ELSE 'subscription_update' END, old.collection_method,
+                old.auto_advance, old.days_until_due, old.default_tax_rates, old.description, old.metadata, old.id)
+        RETURNING id INTO made;
+    END IF;
+    PERFORM billing.settle_invoice(old.id, 'void', regenerate_invoice.as_of);
     IF old.billing_reason = 'subscription_threshold' THEN
         RAISE EXCEPTION 'invoice "%" is of a billing threshold, which the period''s own invoice goes on from', old.id
             USING ERRCODE = 'feature_not_supported', HINT = 'Void it, or correct it by a credit note.';
     END IF;
-    INSERT INTO billing.invoices
-        (customer, subscription, currency, period_start, period_end, created, billing_reason, collection_method,
-         auto_advance, days_until_due, default_tax_rates, description, metadata, from_invoice)
-    VALUES (old.customer, old.subscription, old.currency, old.period_start, old.period_end, regenerate_invoice.as_of,
-            old.billing_reason, old.collection_method, old.auto_advance, old.days_until_due, old.default_tax_rates,
-            old.description, old.metadata, old.id)
-    RETURNING id INTO made;
     UPDATE billing.invoices i SET regenerated_as = made WHERE i.id = old.id;
+    UPDATE billing.invoices i SET billing_reason = old.billing_reason WHERE i.id = made;
     -- Usage is rated anew; late usage of earlier periods is found anew, so it must be looked for again.
     INSERT INTO billing.late_usage_marks (subscription, event_name, day)
     SELECT DISTINCT old.subscription, p.meter, date_trunc('day', l.period_start, 'UTC')

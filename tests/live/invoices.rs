@@ -346,6 +346,7 @@ stories! {
     proration_discounts
     quantity_change
     regenerate
+    regenerate_expired_credit
     schedule
     schedule_changes
     send_invoice

@@ -423,6 +423,49 @@ fn drafts_finalized_at_once_bill_late_usage_once() {
     assert_books_balance(&mut watcher);
 }
 
+/// The draft in place of a void invoice has the late usage of its period, which a run of an older snapshot would find once more, and
+/// the one that is finalized first would take from the other.
+#[test]
+fn a_run_that_does_not_see_an_invoice_made_anew_is_refused() {
+    for isolation in ["REPEATABLE READ", "SERIALIZABLE"] {
+        let database = Database::with_extension(quiet_cluster()).unwrap();
+        let (mut client, mut run) = (connect(&database), connect(&database));
+        shop(&mut client);
+        client
+            .batch_execute(
+                r#"SELECT billing.create_subscription('{"customer": "acme", "items": [{"price": "package"}]}', 'sub', '2024-01-01');
+                   SELECT billing.record_meter_event('calls', 'acme', 4, 'a', '2024-01-10');
+                   SELECT billing.generate_invoices('2024-02-01 01:00');
+                   SELECT billing.record_meter_event('calls', 'acme', 40, 'late', '2024-01-11'), billing.roll_up()"#,
+            )
+            .unwrap();
+        run.batch_execute(&format!(
+            "BEGIN ISOLATION LEVEL {isolation}; SELECT FROM billing.invoices"
+        ))
+        .unwrap();
+        client
+            .batch_execute("SELECT billing.regenerate_invoice(id, '2024-02-10') FROM billing.invoices")
+            .unwrap();
+        let error = run
+            .query("SELECT billing.generate_invoices('2024-03-01')", &[])
+            .unwrap_err();
+        assert_eq!(error.code(), Some(&SqlState::T_R_SERIALIZATION_FAILURE), "{error}");
+        run.batch_execute(
+            "ROLLBACK; SELECT billing.generate_invoices('2024-03-01'), billing.generate_invoices('2024-03-02')",
+        )
+        .unwrap();
+        let billed = "SELECT sum(l.amount) - billing.price_line_amount(p.price, 44)
+                      FROM billing.invoice_lines l JOIN billing.invoices i ON i.id = l.invoice JOIN billing.prices p ON p.id = l.price
+                      WHERE i.status <> 'void' GROUP BY p.id";
+        assert_eq!(
+            text(&mut client, &format!("SELECT ({billed})::text")),
+            "0",
+            "{isolation}"
+        );
+        assert_books_balance(&mut client);
+    }
+}
+
 /// What a session does next.
 type Act<'a> = Box<dyn Fn(&mut Dice) -> String + Send + Sync + 'a>;
 
