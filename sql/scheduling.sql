@@ -252,8 +252,8 @@ BEGIN
         BEGIN
             drafts := drafts || billing.begin_phase(found, managed, at);
         EXCEPTION WHEN OTHERS THEN
-            -- What is wrong with the phase, and not with the server, stops nobody else.
-            IF raises OR left(SQLSTATE, 2) NOT IN ('0A', '22', '23', '42', '55') THEN
+            -- What is wrong with the phase, and not with the server or a lock_timeout, stops nobody else.
+            IF raises OR left(SQLSTATE, 2) NOT IN ('0A', '22', '23', '42', '55') OR SQLSTATE = '55P03' THEN
                 RAISE;
             END IF;
             GET STACKED DIAGNOSTICS problem = MESSAGE_TEXT;

@@ -1,5 +1,7 @@
 //! Phases that cannot begin, and schedules in the middle of other things.
 
+use postgres::error::SqlState;
+
 use super::open_shop;
 use crate::recording::{number, text};
 
@@ -39,6 +41,35 @@ fn a_phase_that_cannot_begin_stops_nobody() {
         ),
         "-500 2024-02-01, 1500 2024-02-01"
     );
+}
+
+/// A run that gives up on a lock has found nothing wrong with a phase, which would else begin late, by the next run.
+#[test]
+fn a_lock_timeout_is_no_fault_of_the_phase() {
+    let (database, mut client) = open_shop();
+    let mut holder = database.connect().unwrap();
+    client
+        .batch_execute(
+            r#"SELECT billing.create_coupon('{"percent_off": 50}', 'half');
+               SELECT billing.create_subscription_schedule('{"customer": "acme", "start_date": "2024-02-01T00:00:00Z", "phases": [
+                   {"items": [{"price": "seat"}], "discounts": [{"coupon": "half"}]}]}', 'sched', '2024-01-01');
+               SET lock_timeout = '100ms'"#,
+        )
+        .unwrap();
+    holder
+        .batch_execute("BEGIN; SELECT FROM billing.coupons FOR UPDATE")
+        .unwrap();
+    let error = client
+        .query("SELECT billing.generate_invoices('2024-02-01')", &[])
+        .unwrap_err();
+    assert_eq!(error.code(), Some(&SqlState::LOCK_NOT_AVAILABLE), "{error}");
+    holder.batch_execute("COMMIT").unwrap();
+    client
+        .batch_execute("SELECT billing.generate_invoices('2024-02-01')")
+        .unwrap();
+    let state =
+        "SELECT concat_ws(' | ', status, current_phase, error) FROM billing.subscription_schedules WHERE id = 'sched'";
+    assert_eq!(text(&mut client, state), "active | 0");
 }
 
 /// A run that comes late does what runs on time would have done, phases included.
