@@ -131,6 +131,7 @@ BEGIN
         RAISE EXCEPTION '"%" is no currency', currency
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Pass an ISO 4217 code in lower case, such as usd.';
     END IF;
+    PERFORM billing.currency_exponent(currency);  -- refuses what no invoice can be in
     RETURN billing.change_customer_balance(customer, currency, amount, 'adjustment', NULL, NULL, description, as_of);
 END $$;
 COMMENT ON FUNCTION billing.adjust_customer_balance(text, bigint, text, text, timestamptz) IS

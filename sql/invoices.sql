@@ -1,7 +1,8 @@
 -- Invoices. Once finalized they are facts: the database itself lets nobody change them.
 
 CREATE TABLE billing.invoices (
-    id text COLLATE "C" PRIMARY KEY DEFAULT billing.generate_id('in'),
+    id text COLLATE "C" PRIMARY KEY DEFAULT billing.generate_id('in')
+        CONSTRAINT invoices_id_length CHECK (length(id) BETWEEN 1 AND 255),
     customer text COLLATE "C" NOT NULL REFERENCES billing.customers,
     subscription text COLLATE "C" REFERENCES billing.subscriptions,
     status text NOT NULL DEFAULT 'draft' CONSTRAINT invoices_status_known

@@ -146,6 +146,11 @@ fn bad_requests_change_nothing() {
             &SqlState::UNIQUE_VIOLATION,
             &["in_draft"],
         ),
+        (
+            "SELECT billing.adjust_customer_balance('acme', -1, 'uds', as_of => '2024-01-15')".into(),
+            wrong,
+            &["uds"],
+        ),
         ("SELECT billing.delete_draft_invoice('in_open')".into(), state, &["in_open", "open", "draft"]),
         ("SELECT billing.delete_draft_invoice('in_none')".into(), unknown, &["in_none"]),
         (note(r#"{"amount": 1}"#), wrong, &["invoice"]),
@@ -680,4 +685,8 @@ fn a_draft_goes_with_its_discounts() {
         .unwrap();
     let error = refusal(&mut client, "DELETE FROM billing.discounts", &[]);
     assert_eq!(error.code(), &SqlState::RESTRICT_VIOLATION);
+    // An invoice has a name.
+    let nameless = r#"SELECT billing.create_invoice('{"customer": "acme", "currency": "usd"}', '', '2024-01-15')"#;
+    let error = refusal(&mut client, nameless, &[]);
+    assert_eq!(error.code(), &SqlState::CHECK_VIOLATION);
 }
