@@ -323,7 +323,7 @@ BEGIN
         RETURN QUERY SELECT x.* FROM billing.explained(
             CASE WHEN NOT is_usage AND abs(found.amount - sum) <= 0.500001 THEN 'rounding' ELSE 'difference' END,
             found.amount - sum,
-            CASE WHEN is_usage THEN 'what was billed before has been billed anew since'
+            CASE WHEN is_usage THEN 'what other invoices had billed of it by then'
                  WHEN abs(found.amount - sum) <= 0.500001 THEN 'once, to the minor unit, half away from zero'
                  ELSE 'the amount was given, not rated' END) x;
     END IF;
