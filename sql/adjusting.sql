@@ -106,9 +106,11 @@ BEGIN
         FROM drafts d
         JOIN billing.discounts x ON x.customer = d.customer
         JOIN billing.coupons c ON c.id = x.coupon
-        WHERE x.start_at <= d.created AND coalesce(d.created < x.ended_at, true)
+        -- Those of the invoice itself are as they are listed, whenever that was.
+        WHERE CASE WHEN x.invoice IS NOT NULL THEN x.invoice = d.id AND x.ended_at IS NULL
+                   ELSE x.start_at <= d.created AND coalesce(d.created < x.ended_at, true) END
           AND coalesce(x.redeemed_invoice = d.id, true)
-          AND coalesce(x.invoice = d.id, true) AND coalesce(x.subscription = d.subscription, x.subscription IS NULL)
+          AND coalesce(x.subscription = d.subscription, x.subscription IS NULL)
           AND (c.percent_off IS NOT NULL OR c.currency = d.currency OR c.currency_options ? d.currency)
           -- Those of an item need a line of it; what has ended needs a line of before.
           AND EXISTS (SELECT FROM parts p

@@ -36,7 +36,8 @@ COMMENT ON COLUMN billing.discounts.end_at IS
 'Until when a repeating one holds: for invoices created before, and for service that ended by then on later ones. NULL:
 no such end.';
 COMMENT ON COLUMN billing.discounts.ended_at IS
-'When it was taken off its object: invoices created from then on go without. NULL while it is listed.';
+'When it was taken off its object: invoices created from then on go without, and the one that it was of. NULL while it
+is listed.';
 COMMENT ON COLUMN billing.discounts.redeemed_invoice IS
 'The invoice that used up a discount of duration once; NULL until one is final, and for others.';
 COMMENT ON COLUMN billing.discounts.created IS 'The as_of of its creation.';
