@@ -122,13 +122,14 @@ DECLARE
     made text;
 BEGIN
     PERFORM billing.lock_usage();
-    -- Written, so that a REPEATABLE READ run that does not see the new draft, which takes late usage from then on, raises 40001.
+    -- Written, so that a REPEATABLE READ run that does not see the new draft, which takes late usage from then on, raises
+    -- 40001.
     UPDATE billing.subscriptions s SET metadata = s.metadata
     FROM billing.invoices i WHERE i.id = regenerate_invoice.invoice AND s.id = i.subscription;
     old := billing.lock_invoice(regenerate_invoice.invoice, regenerate_invoice.as_of);
     IF old.status IN ('open', 'uncollectible') THEN
-        -- Before the other is void, so that credit which comes back and has expired since waits for it; what it is for is said
-        -- below, as each period is invoiced once.
+        -- Before the other is void, so that credit which comes back and has expired since waits for it; what it is for is
+        -- said below, as each period is invoiced once.
         INSERT INTO billing.invoices
             (customer, subscription, currency, period_start, period_end, created, billing_reason, collection_method,
              auto_advance, days_until_due, default_tax_rates, description, metadata, from_invoice)
@@ -175,8 +176,8 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION billing.regenerate_invoice(text, timestamptz) IS
 'Voids an open or uncollectible invoice and makes a draft in its place, whose id it returns: with the same lines and
-discounts of its own, but usage rated anew with what is known now. What the void invoice billed counts as never billed. Errors: 42704 unknown;
-55000 draft, paid or void; 0A000 a threshold''s; 22023 as_of before the invoice or infinite; 22004 NULL.';
+discounts of its own, but usage rated anew with what is known now. What the void invoice billed counts as never billed.
+Errors: 42704 unknown; 55000 draft, paid or void; 0A000 a threshold''s; 22023 as_of before the invoice or infinite; 22004 NULL.';
 
 CREATE FUNCTION billing.mark_invoice_paid(invoice text, as_of timestamptz DEFAULT now()) RETURNS text
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
