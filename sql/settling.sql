@@ -120,6 +120,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     old billing.invoices;
     made text;
+    correction text;
 BEGIN
     PERFORM billing.lock_usage();
     -- Written, so that a REPEATABLE READ run that does not see the new draft, which takes late usage from then on, raises
@@ -146,6 +147,20 @@ BEGIN
     IF old.billing_reason = 'subscription_threshold' THEN
         RAISE EXCEPTION 'invoice "%" is of a billing threshold, which the period''s own invoice goes on from', old.id
             USING ERRCODE = 'feature_not_supported', HINT = 'Void it, or correct it by a credit note.';
+    END IF;
+    -- The credit of that would be neither the void invoice's nor the new one's.
+    SELECT c.invoice INTO correction
+    FROM billing.invoice_lines l
+    JOIN billing.invoice_lines c
+      ON (c.subscription_item, c.price, c.period_start) = (l.subscription_item, l.price, l.period_start)
+     AND c.kind = 'late_usage' AND c.credit_amount < 0 AND c.invoice <> l.invoice
+    JOIN billing.invoices i ON i.id = c.invoice AND i.status NOT IN ('draft', 'void')
+    WHERE l.invoice = old.id AND l.kind = 'usage'
+    ORDER BY c.invoice LIMIT 1;
+    IF correction IS NOT NULL THEN
+        RAISE EXCEPTION 'invoice "%" cannot be made anew: invoice "%" has given back usage of it that credit had paid for',
+                old.id, correction
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Correct it by a credit note.';
     END IF;
     UPDATE billing.invoices i SET regenerated_as = made WHERE i.id = old.id;
     UPDATE billing.invoices i SET billing_reason = old.billing_reason WHERE i.id = made;
@@ -177,7 +192,8 @@ END $$;
 COMMENT ON FUNCTION billing.regenerate_invoice(text, timestamptz) IS
 'Voids an open or uncollectible invoice and makes a draft in its place, whose id it returns: with the same lines and
 discounts of its own, but usage rated anew with what is known now. What the void invoice billed counts as never billed.
-Errors: 42704 unknown; 55000 draft, paid or void; 0A000 a threshold''s; 22023 as_of before the invoice or infinite; 22004 NULL.';
+Errors: 42704 unknown; 55000 draft, paid or void, or another invoice has given back usage of it with the credit that had
+paid for it; 0A000 a threshold''s; 22023 as_of before the invoice or infinite; 22004 NULL.';
 
 CREATE FUNCTION billing.mark_invoice_paid(invoice text, as_of timestamptz DEFAULT now()) RETURNS text
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
