@@ -239,6 +239,7 @@ const FOR_ADMINISTERING: &[&str] = &[
     "mark_invoice_uncollectible",
     "meters_check",
     "never_deleted",
+    "next_drafts",
     "note_roll_up",
     "pause_subscription",
     "preview_cancel",
