@@ -22,8 +22,8 @@ COMMENT ON COLUMN billing.billing_runs.updated_at IS 'When its last batch was co
 COMMENT ON COLUMN billing.billing_runs.finished_at IS 'When it ended; NULL while it runs, and when it was broken off.';
 COMMENT ON COLUMN billing.billing_runs.pid IS 'The server process that runs it.';
 COMMENT ON COLUMN billing.billing_runs.total IS
-'Period ends, and drafts that are there or come of them, that were due when it began; other sessions may take some of
-them, and later periods of the same subscriptions may come.';
+'Period ends, later ones of the same subscriptions too, and drafts that are there or come of them, that were due when it
+began. A period that comes to no such draft takes that off. Other sessions may do some of them.';
 COMMENT ON COLUMN billing.billing_runs.done IS 'Period ends and drafts that it has dealt with.';
 COMMENT ON COLUMN billing.billing_runs.made IS 'Invoices that it has made.';
 COMMENT ON COLUMN billing.billing_runs.finalized IS 'Drafts that it has finalized.';
@@ -64,11 +64,29 @@ COMMENT ON COLUMN billing.billing_progress.finalized IS 'Drafts finalized.';
 COMMENT ON COLUMN billing.billing_progress.per_second IS 'done per second since it began.';
 COMMENT ON COLUMN billing.billing_progress.estimated_end IS 'When it will be through, at this rate; NULL unless it runs.';
 
+CREATE FUNCTION billing.later_period_ends(subscription billing.subscriptions, as_of timestamptz)
+RETURNS SETOF timestamptz
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    moved billing.subscriptions := subscription;
+BEGIN
+    LOOP
+        EXIT WHEN billing.subscription_ends(moved) OR billing.subscription_pauses(moved);
+        SELECT n.period_start, n.period_end INTO moved.current_period_start, moved.current_period_end
+        FROM billing.subscription_period(moved, moved.current_period_end) n;
+        EXIT WHEN moved.current_period_end > as_of;
+        RETURN NEXT moved.current_period_end;
+    END LOOP;
+END $$;
+COMMENT ON FUNCTION billing.later_period_ends(billing.subscriptions, timestamptz) IS
+'The ends, up to as_of, of the periods of a subscription after its current one. Internal.';
+
 CREATE FUNCTION billing.start_billing_run(as_of timestamptz, batch_size integer) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
 #variable_conflict use_column
 DECLARE
     run text := billing.generate_id('run');
+    began timestamptz := clock_timestamp();
     ripe timestamptz := start_billing_run.as_of - billing.setting_interval('finalization_delay');
     drafts text[];
     crossed text[];
@@ -76,17 +94,10 @@ BEGIN
     PERFORM billing.require_time('as_of', as_of), billing.require_argument('batch_size', batch_size);
     IF start_billing_run.batch_size < 1 THEN
         RAISE EXCEPTION 'batch_size % is below 1', start_billing_run.batch_size
-            USING ERRCODE = 'invalid_parameter_value', HINT = 'It is the number of subscriptions in a transaction.';
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'It is how many subscriptions, or drafts, a transaction takes.';
     END IF;
     PERFORM pg_advisory_xact_lock(hashtextextended(run, 0));
     PERFORM billing.roll_up(), billing.lock_usage();
-    INSERT INTO billing.billing_runs (id, as_of, started_at, updated_at, pid, total)
-    SELECT run, start_billing_run.as_of, clock_timestamp(), clock_timestamp(), pg_backend_pid(),
-           -- A period that ended long enough ago leaves a draft to finalize, too.
-           (SELECT count(*) + count(*) FILTER (WHERE s.next_invoice_at <= ripe)
-            FROM billing.subscriptions s WHERE s.next_invoice_at <= start_billing_run.as_of)
-           + (SELECT count(*) FROM billing.invoices i
-              WHERE i.status = 'draft' AND i.auto_advance AND i.created <= ripe AND i.line_count > 0);
     drafts := billing.apply_due_changes(start_billing_run.as_of);
     crossed := billing.draft_thresholds(start_billing_run.as_of);
     -- What could not be rated when it was last tried: its usage may have been corrected since.
@@ -96,12 +107,53 @@ BEGIN
         WHERE i.status = 'draft' AND i.finalization_error IS NOT NULL AND i.created <= ripe
         ORDER BY s.id, i.id FOR NO KEY UPDATE OF s, i));
     drafts := drafts || crossed || billing.finalize_thresholds(crossed, start_billing_run.as_of);
-    UPDATE billing.billing_runs r SET made = cardinality(drafts) WHERE r.id = run;
+    INSERT INTO billing.billing_runs (id, as_of, started_at, updated_at, pid, made, total)
+    SELECT run, start_billing_run.as_of, began, clock_timestamp(), pg_backend_pid(), cardinality(drafts),
+           -- A period that ended long enough ago leaves a draft to finalize, too.
+           (SELECT count(*) + count(*) FILTER (WHERE s.next_invoice_at <= ripe) + coalesce(sum(
+                CASE WHEN n.period_end <= start_billing_run.as_of
+                     THEN (SELECT count(*) + count(*) FILTER (WHERE l.at <= ripe)
+                           FROM billing.later_period_ends(s, start_billing_run.as_of) l (at)) END), 0)
+            FROM billing.subscriptions s CROSS JOIN LATERAL billing.subscription_period(s, s.current_period_end) n
+            WHERE s.next_invoice_at <= start_billing_run.as_of)
+           + (SELECT count(*) FROM billing.invoices i
+              WHERE i.status = 'draft' AND i.auto_advance AND i.created <= ripe AND i.line_count > 0
+                AND i.finalization_error IS NULL);
     RETURN run;
 END $$;
 COMMENT ON FUNCTION billing.start_billing_run(timestamptz, integer) IS
 'The first transaction of billing.run_billing: folds usage, applies what is scheduled, bills thresholds, and notes the run.
 Returns its id. Internal.';
+
+CREATE FUNCTION billing.next_drafts(as_of timestamptz, batch_size integer) RETURNS text[]
+-- However few drafts are thought to be there: to sort all that are left for each batch would take longer with each.
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan
+SET enable_sort = off AS $$
+#variable_conflict use_column
+DECLARE
+    ripe timestamptz := next_drafts.as_of - billing.setting_interval('finalization_delay');
+BEGIN
+    -- No lock is waited for, so their order does not matter. What waits for a correction is not left to do for a run.
+    RETURN ARRAY(
+        SELECT d.id FROM (
+            SELECT * FROM (
+                SELECT i.id, i.created, i.subscription
+                FROM billing.invoices i JOIN billing.subscriptions s ON s.id = i.subscription
+                WHERE i.status = 'draft' AND i.auto_advance AND i.created <= ripe AND i.finalization_error IS NULL
+                ORDER BY i.created, i.subscription, i.id LIMIT next_drafts.batch_size
+                FOR NO KEY UPDATE OF s, i SKIP LOCKED) x
+            UNION ALL
+            SELECT * FROM (
+                SELECT i.id, i.created, i.subscription FROM billing.invoices i
+                WHERE i.status = 'draft' AND i.auto_advance AND i.created <= ripe AND i.finalization_error IS NULL
+                  AND i.subscription IS NULL AND i.line_count > 0
+                ORDER BY i.created, i.id LIMIT next_drafts.batch_size
+                FOR NO KEY UPDATE SKIP LOCKED) x) d
+        ORDER BY d.created, d.subscription, d.id LIMIT next_drafts.batch_size);
+END $$;
+COMMENT ON FUNCTION billing.next_drafts(timestamptz, integer) IS
+'Of the drafts that billing.drafts_due would return and no other session holds, the first batch_size in the order of
+numbers, so that batches come to what one transaction does. Locks them and their subscriptions. Internal.';
 
 CREATE FUNCTION billing.bill_batch(run text, batch_size integer) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
@@ -111,24 +163,29 @@ DECLARE
     subscriptions text[];
     drafts text[] := '{}';
     due text[] := '{}';
+    ripe timestamptz;
+    foreseen bigint := 0;
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtextextended(bill_batch.run, 0));
     SELECT r.as_of INTO until FROM billing.billing_runs r WHERE r.id = bill_batch.run;
+    ripe := until - billing.setting_interval('finalization_delay');
     PERFORM billing.lock_usage();
     subscriptions := ARRAY(
         SELECT s.id FROM billing.subscriptions s
         WHERE s.next_invoice_at <= until
-          -- As in billing.make_drafts: what waits for any subscription goes to the one that is due first.
-          AND NOT EXISTS (
-              SELECT FROM billing.invoice_items x
-              JOIN billing.subscriptions o ON o.customer = x.customer AND o.currency = x.currency
-              WHERE x.customer = s.customer AND x.currency = s.currency AND x.subscription IS NULL
-                AND x.invoice IS NULL AND (o.next_invoice_at, o.id) < (s.next_invoice_at, s.id))
+          AND NOT EXISTS (SELECT FROM billing.due_before(s))  -- its turn comes, as in billing.make_drafts
         ORDER BY s.next_invoice_at, s.id LIMIT bill_batch.batch_size FOR NO KEY UPDATE SKIP LOCKED);
     IF subscriptions <> '{}' THEN
+        SELECT count(*) INTO foreseen FROM billing.subscriptions s
+        WHERE s.id = ANY (subscriptions) AND s.next_invoice_at <= ripe;
         drafts := billing.end_periods(subscriptions);
+        IF foreseen > 0 THEN
+            foreseen := foreseen - (
+                SELECT count(*) FROM billing.invoices i
+                WHERE i.id = ANY (drafts) AND i.created <= ripe AND i.auto_advance AND i.finalization_error IS NULL);
+        END IF;
     ELSE
-        due := billing.drafts_due(until, bill_batch.batch_size);
+        due := billing.next_drafts(until, bill_batch.batch_size);
         PERFORM billing.rate_drafts(due);
         PERFORM billing.finalize_due(until, due);
         IF due = '{}' THEN
@@ -137,14 +194,14 @@ BEGIN
     END IF;
     UPDATE billing.billing_runs r
     SET done = r.done + cardinality(subscriptions) + cardinality(due), made = r.made + cardinality(drafts),
-        finalized = r.finalized + cardinality(due), updated_at = clock_timestamp(),
+        finalized = r.finalized + cardinality(due), total = r.total - foreseen, updated_at = clock_timestamp(),
         finished_at = CASE WHEN subscriptions = '{}' AND due = '{}' THEN clock_timestamp() END
     WHERE r.id = bill_batch.run;
     RETURN subscriptions <> '{}' OR due <> '{}';
 END $$;
 COMMENT ON FUNCTION billing.bill_batch(text, integer) IS
 'One transaction of billing.run_billing: ends a period of at most batch_size subscriptions that no other session holds, or
-finalizes their drafts once no period is due. False: nothing was left, and the run is finished. Internal.';
+finalizes so many drafts once no period is due. False: nothing was left, and the run is finished. Internal.';
 
 -- Without a SET clause and not SECURITY DEFINER, or it could not commit; so everything is named in full.
 CREATE PROCEDURE billing.run_billing(as_of timestamptz DEFAULT pg_catalog.now(), batch_size integer DEFAULT 1000)
@@ -161,7 +218,8 @@ BEGIN
     END LOOP;
 END $$;
 COMMENT ON PROCEDURE billing.run_billing(timestamptz, integer) IS
-'Does what billing.generate_invoices(as_of) does, batch_size subscriptions to a transaction. What is committed stays: after
-an error, a cancel or a crash call it again. Any number of sessions may run it at once; each takes what no other holds.
+'Does what billing.generate_invoices(as_of) does, batch_size subscriptions or drafts to a transaction, in the same order,
+so that numbers and balances are the same. What is committed stays: after an error, a cancel or a crash call it again. Any
+number of sessions may run it at once; each takes what no other holds, and numbers go by who is first.
 billing.billing_progress shows how far they are. Not within a transaction block. Errors: 2D000 in one; 22004 NULL; 22023
 as_of infinite, batch_size below 1.';

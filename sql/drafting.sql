@@ -19,15 +19,14 @@ BEGIN
               AND (make_drafts.subscription IS NULL OR s.id = make_drafts.subscription)
             ORDER BY s.id FOR NO KEY UPDATE);
         EXIT WHEN due = '{}';
-        IF make_drafts.subscription IS NULL THEN
+        IF make_drafts.subscription IS NULL
+           AND EXISTS (SELECT FROM billing.invoice_items x WHERE x.subscription IS NULL AND x.invoice IS NULL)
+        THEN
             -- What waits for any subscription of a customer goes to the one that is due first, so those take turns: once
             -- all are locked, or one whose turn comes would be locked after others of greater ids.
             later := ARRAY(
-                SELECT DISTINCT s.id FROM billing.invoice_items x
-                JOIN billing.subscriptions s ON s.customer = x.customer AND s.currency = x.currency
-                JOIN billing.subscriptions o ON o.customer = x.customer AND o.currency = x.currency
-                WHERE x.subscription IS NULL AND x.invoice IS NULL AND s.next_invoice_at <= make_drafts.as_of
-                  AND (o.next_invoice_at, o.id) < (s.next_invoice_at, s.id));
+                SELECT s.id FROM billing.subscriptions s
+                WHERE s.id = ANY (due) AND EXISTS (SELECT FROM billing.due_before(s)));
             IF later <> '{}' THEN
                 due := ARRAY(SELECT unnest(due) EXCEPT SELECT unnest(later) ORDER BY 1);
             END IF;
@@ -63,14 +62,12 @@ SET jit = off AS $$
 #variable_conflict use_column
 BEGIN
     RETURN QUERY
-    WITH ended AS MATERIALIZED (
-        SELECT s AS subscription, s.id, billing.subscription_ends(s) OR billing.subscription_pauses(s) AS ends
-        FROM billing.subscriptions s WHERE s.id = ANY (next_lines.subscriptions)
-    ), usage AS MATERIALIZED (
-        SELECT row_number() OVER () AS place, e.id AS of_subscription, (e.subscription).customer,
-               (e.subscription).currency, u.*
-        FROM ended e
-        CROSS JOIN LATERAL billing.usage_lines(e.subscription, (e.subscription).current_period_end, true) u
+    -- Subscriptions are joined as a table each time: taken from a CTE as records, every column of them is dug out anew.
+    WITH usage AS MATERIALIZED (
+        SELECT row_number() OVER () AS place, s.id AS of_subscription, s.customer, s.currency, u.*
+        FROM billing.subscriptions s
+        CROSS JOIN LATERAL billing.usage_lines(s, s.current_period_end, true) u
+        WHERE s.id = ANY (next_lines.subscriptions)
     ), quantities AS MATERIALIZED (
         SELECT q.place, q.quantity
         FROM (
@@ -90,27 +87,27 @@ BEGIN
         SELECT DISTINCT i.subscription FROM billing.invoices i
         WHERE i.billing_reason = 'subscription_threshold' AND i.subscription = ANY (next_lines.subscriptions)
     )
-    SELECT u.of_subscription, 1, i.created, u.subscription_item, u.subscription_item, u.price, 'usage', l.label, q.quantity,
+    SELECT u.of_subscription, 1, u.item_created, u.subscription_item, u.subscription_item, u.price, 'usage', l.label, q.quantity,
            CASE WHEN t.subscription IS NULL THEN a.amount
                 ELSE (a.amount - billing.billed_before(u.subscription_item, u.price, u.period_start, NULL))::bigint END,
            u.period_start, u.period_end, false, NULL, true
     FROM usage u
     JOIN quantities q USING (place)
     JOIN labels l ON l.id = u.price
-    JOIN billing.subscription_items i ON i.id = u.subscription_item
     LEFT JOIN thresholds t ON t.subscription = u.of_subscription
     CROSS JOIN LATERAL (SELECT billing.usage_amount(l.price, u.currency, q.quantity) OFFSET 0) a (amount)
     UNION ALL
-    SELECT e.id, 2, x.created, x.id, x.subscription_item, x.price, x.kind, x.description, x.quantity, x.amount,
+    SELECT s.id, 2, x.created, x.id, x.subscription_item, x.price, x.kind, x.description, x.quantity, x.amount,
            x.period_start, x.period_end, x.kind IN ('licensed', 'unused_time'), x.id, x.discountable
-    FROM ended e CROSS JOIN LATERAL billing.pending_items(e.subscription, (e.subscription).current_period_end) x
+    FROM billing.subscriptions s CROSS JOIN LATERAL billing.pending_items(s, s.current_period_end) x
+    WHERE s.id = ANY (next_lines.subscriptions)
     UNION ALL
-    SELECT e.id, 3, i.created, l.subscription_item, l.subscription_item, l.price, 'licensed', l.description, l.quantity,
+    SELECT s.id, 3, l.item_created, l.subscription_item, l.subscription_item, l.price, 'licensed', l.description, l.quantity,
            l.amount, l.period_start, l.period_end, l.proration, NULL, true
-    FROM ended e
-    CROSS JOIN LATERAL billing.licensed_lines(e.subscription, (e.subscription).current_period_end) l
-    JOIN billing.subscription_items i ON i.id = l.subscription_item
-    WHERE NOT e.ends
+    FROM billing.subscriptions s
+    CROSS JOIN LATERAL billing.licensed_lines(s, s.current_period_end) l
+    WHERE s.id = ANY (next_lines.subscriptions)
+      AND NOT (billing.subscription_ends(s) OR billing.subscription_pauses(s))
     UNION ALL
     -- Only the earliest of a subscription's drafts takes late usage, or each of them would bill it.
     SELECT l.subscription, 4, NULL, l.subscription_item, l.subscription_item, l.price, 'late_usage', l.description,
@@ -143,38 +140,36 @@ BEGIN
         SELECT l.of_subscription, count(*) AS line_count, sum(l.amount) AS amount, bool_or(l.amount IS NULL) AS unrated
         FROM lines l GROUP BY l.of_subscription
     ), headers AS MATERIALIZED (
-        SELECT billing.generate_id('in') AS id, s.subscription, t.line_count, t.unrated, t.amount,
+        SELECT billing.generate_id('in') COLLATE "C" AS id, s.subscription, t.line_count, t.unrated, t.amount,
                abs(t.amount) <= 9223372036854775807 AND NOT t.unrated AS fits
-        FROM (SELECT s AS subscription FROM billing.subscriptions s WHERE s.id = ANY (end_periods.subscriptions)
+        FROM (SELECT s.id AS subscription FROM billing.subscriptions s WHERE s.id = ANY (end_periods.subscriptions)
               ORDER BY s.id) s
-        JOIN totals t ON t.of_subscription = (s.subscription).id
+        JOIN totals t ON t.of_subscription = s.subscription
     ), drafts AS (
         INSERT INTO billing.invoices
             (id, customer, subscription, currency, period_start, period_end, created, billing_reason, collection_method,
              auto_advance, line_count, subtotal, total, amount_due, finalization_error)
-        SELECT h.id, (h.subscription).customer, (h.subscription).id, (h.subscription).currency,
-               (h.subscription).current_period_start, (h.subscription).current_period_end,
-               (h.subscription).current_period_end, 'subscription_cycle', (h.subscription).collection_method,
-               (h.subscription).status <> 'unpaid'
-                   AND NOT ((h.subscription).pause_behavior IS NOT DISTINCT FROM 'keep_as_draft'
-                            AND coalesce((h.subscription).current_period_end < (h.subscription).pause_resumes_at, true)),
+        SELECT h.id, s.customer, s.id, s.currency, s.current_period_start, s.current_period_end, s.current_period_end,
+               'subscription_cycle', s.collection_method,
+               s.status <> 'unpaid' AND NOT (s.pause_behavior IS NOT DISTINCT FROM 'keep_as_draft'
+                                             AND coalesce(s.current_period_end < s.pause_resumes_at, true)),
                h.line_count, CASE WHEN h.fits THEN h.amount ELSE 0 END, CASE WHEN h.fits THEN h.amount ELSE 0 END,
                CASE WHEN h.fits THEN greatest(h.amount, 0) ELSE 0 END,
                CASE WHEN h.unrated THEN 'the amount of a line is beyond the range of bigint'
                     WHEN NOT h.fits THEN 'the total is beyond the range of bigint' END
-        FROM headers h
+        FROM headers h JOIN billing.subscriptions s ON s.id = h.subscription
     ), filled AS (
         INSERT INTO billing.invoice_lines
             (invoice, subscription_item, price, kind, description, quantity, amount, period_start, period_end, proration,
              invoice_item, discountable)
         SELECT h.id, l.subscription_item, l.price, l.kind, l.description, l.quantity, coalesce(l.amount, 0),
                l.period_start, l.period_end, l.proration, l.invoice_item, l.discountable
-        FROM lines l JOIN headers h ON (h.subscription).id = l.of_subscription
+        FROM lines l JOIN headers h ON h.subscription = l.of_subscription
         ORDER BY h.id, l.section, l.created, l.sorted_by, l.period_start, l.price
     )
     SELECT (SELECT array_agg(h.id ORDER BY h.id) FROM headers h), array_agg(l.invoice_item), array_agg(h.id)
     INTO made, items, items_for
-    FROM lines l JOIN headers h ON (h.subscription).id = l.of_subscription
+    FROM lines l JOIN headers h ON h.subscription = l.of_subscription
     WHERE l.invoice_item IS NOT NULL;
     IF items IS NOT NULL THEN
         -- Somebody may have changed, taken or deleted one meanwhile: then its line follows, and a draft of no other line goes.

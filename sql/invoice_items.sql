@@ -126,6 +126,19 @@ COMMENT ON TRIGGER invoice_items_check_delete ON billing.invoice_items IS
 'Only items added by hand are deleted, and only until their invoice is final.';
 COMMENT ON TRIGGER invoice_items_check_truncate ON billing.invoice_items IS 'Invoice items are never deleted at once.';
 
+CREATE FUNCTION billing.due_before(subscription billing.subscriptions) RETURNS SETOF text
+LANGUAGE sql STABLE ROWS 1 AS $$
+    SELECT s.id FROM billing.subscriptions s
+    WHERE s.customer = ($1).customer AND s.currency = ($1).currency
+      AND (s.next_invoice_at, s.id) < (($1).next_invoice_at, ($1).id)
+      AND EXISTS (SELECT FROM billing.invoice_items x
+                  WHERE x.customer = ($1).customer AND x.currency = ($1).currency
+                    AND x.subscription IS NULL AND x.invoice IS NULL)
+$$;
+COMMENT ON FUNCTION billing.due_before(billing.subscriptions) IS
+'The subscriptions that take what waits for any of the customer''s before this one can, as they are due before it. None
+where nothing waits so. Internal.';
+
 CREATE FUNCTION billing.pending_items(subscription billing.subscriptions, before timestamptz)
 RETURNS SETOF billing.invoice_items LANGUAGE sql STABLE AS $$
     SELECT x.* FROM billing.invoice_items x
@@ -135,10 +148,7 @@ RETURNS SETOF billing.invoice_items LANGUAGE sql STABLE AS $$
       AND (x.subscription = subscription.id
            -- Any of the customer's may take it, and the one that is due first does: two never take the same.
            OR x.subscription IS NULL AND x.currency = subscription.currency
-              AND NOT EXISTS (
-                  SELECT FROM billing.subscriptions s
-                  WHERE s.customer = subscription.customer AND s.currency = subscription.currency
-                    AND (s.next_invoice_at, s.id) < (subscription.next_invoice_at, subscription.id)))
+              AND NOT EXISTS (SELECT FROM billing.due_before(pending_items.subscription)))
     ORDER BY x.created, x.id
 $$;
 COMMENT ON FUNCTION billing.pending_items(billing.subscriptions, timestamptz) IS

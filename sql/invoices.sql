@@ -78,14 +78,17 @@ CREATE UNIQUE INDEX invoices_period_key
     ON billing.invoices (subscription, period_start, period_end, billing_reason)
     WHERE status <> 'void' AND billing_reason IN ('subscription_create', 'subscription_cycle');
 CREATE INDEX invoices_customer_idx ON billing.invoices (customer, created);
-CREATE INDEX invoices_draft_idx ON billing.invoices (created) WHERE status = 'draft';
+CREATE INDEX invoices_draft_idx ON billing.invoices (created, subscription, id) WHERE status = 'draft';
+CREATE INDEX invoices_one_off_draft_idx ON billing.invoices (created, id)
+    WHERE status = 'draft' AND subscription IS NULL;
 CREATE UNIQUE INDEX invoices_from_invoice_key ON billing.invoices (from_invoice) WHERE from_invoice IS NOT NULL;
 CREATE UNIQUE INDEX invoices_regenerated_as_key ON billing.invoices (regenerated_as) WHERE regenerated_as IS NOT NULL;
 COMMENT ON TABLE billing.invoices IS
 'Invoices. A draft is rewritten freely; from finalization on only its status and the times of that may change, and it
 is never deleted. Its amounts are in the currency''s minor unit.';
 COMMENT ON INDEX billing.invoices_period_key IS 'No period is invoiced twice.';
-COMMENT ON INDEX billing.invoices_draft_idx IS 'Finds the drafts whose grace is over.';
+COMMENT ON INDEX billing.invoices_draft_idx IS 'Finds the drafts whose grace is over, in the order of their numbers.';
+COMMENT ON INDEX billing.invoices_one_off_draft_idx IS 'Finds the one-off drafts among them.';
 COMMENT ON INDEX billing.invoices_customer_idx IS 'Lists the invoices of a customer by time.';
 COMMENT ON INDEX billing.invoices_from_invoice_key IS 'An invoice is made anew once.';
 COMMENT ON INDEX billing.invoices_regenerated_as_key IS 'Finds what an invoice replaces.';

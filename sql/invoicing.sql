@@ -23,47 +23,26 @@ COMMENT ON FUNCTION billing.finalize_due(timestamptz, text[]) IS
 'Finalizes rated drafts, billing.finalization_delay after they were created, but for those with a finalization_error; of
 subscriptions whose collection is paused it then voids them or marks them uncollectible. Internal.';
 
-CREATE FUNCTION billing.drafts_due(as_of timestamptz, batch_size integer DEFAULT NULL) RETURNS text[]
+CREATE FUNCTION billing.drafts_due(as_of timestamptz) RETURNS text[]
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
 #variable_conflict use_column
 DECLARE
     subscriptions text[];
-    due text[];
     ripe timestamptz := drafts_due.as_of - billing.setting_interval('finalization_delay');
 BEGIN
     -- Subscriptions are locked before their invoices, here as everywhere.
-    IF drafts_due.batch_size IS NULL THEN
-        SELECT array_agg(d.id) INTO subscriptions
-        FROM (SELECT s.id FROM billing.subscriptions s
-              WHERE s.id IN (SELECT i.subscription FROM billing.invoices i
-                             WHERE i.status = 'draft' AND i.auto_advance AND i.created <= ripe)
-              ORDER BY s.id FOR NO KEY UPDATE) d;
-    ELSE
-        SELECT array_agg(d.id) INTO subscriptions
-        FROM (SELECT s.id FROM billing.subscriptions s
-              WHERE s.id IN (SELECT i.subscription FROM billing.invoices i
-                             WHERE i.status = 'draft' AND i.auto_advance AND i.created <= ripe
-                               AND i.finalization_error IS NULL)
-              ORDER BY s.id LIMIT drafts_due.batch_size FOR NO KEY UPDATE SKIP LOCKED) d;
-    END IF;
-    IF drafts_due.batch_size IS NULL THEN
-        due := ARRAY(SELECT i.id FROM billing.invoices i
-                     WHERE i.status = 'draft' AND i.auto_advance AND i.created <= ripe
-                       AND (i.subscription = ANY (subscriptions) OR i.subscription IS NULL AND i.line_count > 0)
-                     ORDER BY i.id FOR NO KEY UPDATE);
-    ELSE
-        due := ARRAY(SELECT i.id FROM billing.invoices i
-                     WHERE i.status = 'draft' AND i.auto_advance AND i.created <= ripe
-                       AND (i.subscription = ANY (subscriptions)
-                            -- One that waits for a correction is not what a run has left to do.
-                            OR i.subscription IS NULL AND i.line_count > 0 AND i.finalization_error IS NULL)
-                     ORDER BY i.id FOR NO KEY UPDATE SKIP LOCKED);
-    END IF;
-    RETURN due;
+    SELECT array_agg(d.id) INTO subscriptions
+    FROM (SELECT s.id FROM billing.subscriptions s
+          WHERE s.id IN (SELECT i.subscription FROM billing.invoices i
+                         WHERE i.status = 'draft' AND i.auto_advance AND i.created <= ripe)
+          ORDER BY s.id FOR NO KEY UPDATE) d;
+    RETURN ARRAY(SELECT i.id FROM billing.invoices i
+                 WHERE i.status = 'draft' AND i.auto_advance AND i.created <= ripe
+                   AND (i.subscription = ANY (subscriptions) OR i.subscription IS NULL AND i.line_count > 0)
+                 ORDER BY i.id FOR NO KEY UPDATE);
 END $$;
-COMMENT ON FUNCTION billing.drafts_due(timestamptz, integer) IS
-'Locks the drafts that are billing.finalization_delay old by as_of and returns them; with batch_size those of at most so
-many subscriptions that no other session holds, and one-off ones that none holds. One that waits for a person
+COMMENT ON FUNCTION billing.drafts_due(timestamptz) IS
+'Locks the drafts that are billing.finalization_delay old by as_of and returns them. One that waits for a person
 (auto_advance false) is left out, and so is a one-off draft without lines. Internal.';
 
 CREATE FUNCTION billing.generate_invoices(as_of timestamptz DEFAULT now()) RETURNS bigint

@@ -49,9 +49,17 @@ impl Series {
     }
 }
 
-/// A B C, A B C, … The first round warms up and is not kept. Each round begins with another contender, so that nobody
-/// always comes after the same one.
-pub fn alternate(plan: &Plan, mut contenders: Vec<Contender>) -> Result<Vec<Series>> {
+/// A B C, A B C, … The first round warms up and is not kept.
+pub fn alternate(plan: &Plan, contenders: Vec<Contender>) -> Result<Vec<Series>> {
+    let mut series = take_turns(1 + plan.rounds(), contenders)?;
+    for Series { samples, .. } in &mut series {
+        samples.remove(0);
+    }
+    Ok(series)
+}
+
+/// All of the rounds are kept. Each begins with another contender, so that nobody always comes after the same one.
+pub fn take_turns(rounds: usize, mut contenders: Vec<Contender>) -> Result<Vec<Series>> {
     let mut series: Vec<Series> = contenders
         .iter()
         .map(|contender| Series {
@@ -60,13 +68,10 @@ pub fn alternate(plan: &Plan, mut contenders: Vec<Contender>) -> Result<Vec<Seri
         })
         .collect();
     let count = contenders.len();
-    for round in 0..=plan.rounds() {
+    for round in 0..rounds {
         for place in 0..count {
             let turn = (round + place) % count;
-            let figure = (contenders[turn].turn)()?;
-            if round > 0 {
-                series[turn].samples.push(figure);
-            }
+            series[turn].samples.push((contenders[turn].turn)()?);
         }
     }
     Ok(series)

@@ -280,6 +280,37 @@ fn a_late_run_equals_runs_on_time() {
     }
 }
 
+/// Which invoice has a coupon for once, credit or a balance goes by the order in which they become final.
+#[test]
+fn batches_of_one_session_equal_one_transaction() {
+    let runs = ["2024-01-20 03:00", "2024-02-29 23:30", "2024-03-01 12:00"];
+    for seed in [3, 20_240_301] {
+        let whole = market(quiet_cluster(), seed, 40);
+        let mut whole = connect(&whole);
+        for as_of in runs {
+            generate(&mut whole, as_of);
+        }
+        let expected = books(&mut whole);
+        for batch in [1, 7, 1000] {
+            let parts = market(quiet_cluster(), seed, 40);
+            let mut parts = connect(&parts);
+            for as_of in runs {
+                parts
+                    .batch_execute(&format!("CALL billing.run_billing('{as_of}', {batch})"))
+                    .unwrap();
+            }
+            assert_same_books(
+                &format!("seed {seed} in batches of {batch}"),
+                &books(&mut parts),
+                &expected,
+            );
+            let progress = "SELECT concat_ws(' ', bool_and(state = 'finished' AND done = total), sum(made) > 100, sum(finalized) > 100)
+                            FROM billing.billing_progress";
+            assert_eq!(text(&mut parts, progress), "t t t", "seed {seed}, batches of {batch}");
+        }
+    }
+}
+
 /// Runs it until no other session is in its way; how many invoices it made.
 fn generate_with_retries(client: &mut Client, isolation: &str, as_of: &str) -> i64 {
     loop {

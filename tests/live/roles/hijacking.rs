@@ -6,6 +6,7 @@ use super::{CATALOG, database, login, strings};
 const INLINED: &[&str] = &[
     "alert_period",
     "billed_before",
+    "due_before",
     "item_period",
     "licensed_lines",
     "price_label",
