@@ -134,8 +134,8 @@ BEGIN
         (customer, subscription, currency, period_start, period_end, created, billing_reason, collection_method,
          auto_advance, days_until_due, default_tax_rates, description, metadata, from_invoice)
     VALUES (old.customer, old.subscription, old.currency, old.period_start, old.period_end, regenerate_invoice.as_of,
-            old.billing_reason, old.collection_method, old.auto_advance, old.days_until_due, old.default_tax_rates,
-            old.description, old.metadata, old.id)
+            old.billing_reason, old.collection_method, old.auto_advance, old.days_until_due,
+            CASE WHEN old.subscription IS NULL THEN old.default_tax_rates END, old.description, old.metadata, old.id)
     RETURNING id INTO made;
     UPDATE billing.invoices i SET regenerated_as = made WHERE i.id = old.id;
     -- Usage is rated anew; late usage of earlier periods is found anew, so it must be looked for again.
