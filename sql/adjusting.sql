@@ -39,7 +39,7 @@ BEGIN
     RETURN QUERY
     WITH drafts AS MATERIALIZED (
         SELECT i.id, i.customer, i.subscription, i.currency, i.period_end, i.created, c.tax_exempt,
-               coalesce(nullif(i.default_tax_rates, '{}'), s.default_tax_rates) AS default_tax_rates
+               coalesce(i.default_tax_rates, s.default_tax_rates) AS default_tax_rates
         FROM unnest(adjusted_lines.invoices) i
         JOIN billing.customers c ON c.id = i.customer
         LEFT JOIN billing.subscriptions s ON s.id = i.subscription

@@ -54,6 +54,8 @@ CREATE TABLE billing.invoices (
     -- No foreign keys: a dump may bring either of the two first. A trigger keeps them.
     from_invoice text COLLATE "C",
     regenerated_as text COLLATE "C",
+    pause_behavior text CONSTRAINT invoices_pause_behavior_known
+        CHECK (pause_behavior IN ('keep_as_draft', 'mark_uncollectible', 'void', 'none')),
     CONSTRAINT invoices_period_ordered CHECK (period_start <= period_end),
     CONSTRAINT invoices_total_of_subtotal
         CHECK (total = subtotal::numeric - total_discount_amount - total_credit_amount + total_exclusive_tax_amount),
@@ -143,14 +145,15 @@ COMMENT ON COLUMN billing.invoices.auto_advance IS
 'Whether generate_invoices finalizes this draft when its grace is over; false: only finalize_invoice does.';
 COMMENT ON COLUMN billing.invoices.days_until_due IS
 'Days from finalization to due_date; NULL: the subscription''s.';
-COMMENT ON COLUMN billing.invoices.default_tax_rates IS
-'Tax rates of the lines without their own; NULL: the subscription''s.';
 COMMENT ON COLUMN billing.invoices.description IS 'Text for people; NULL when there is none.';
 COMMENT ON COLUMN billing.invoices.metadata IS
 'A JSON object that the application keeps here; it carries no meaning for billing.';
 COMMENT ON COLUMN billing.invoices.from_invoice IS 'The void invoice that this one replaces; else NULL.';
 COMMENT ON COLUMN billing.invoices.regenerated_as IS
 'The invoice that replaces this void one, whose lines then count as never billed; else NULL.';
+COMMENT ON COLUMN billing.invoices.pause_behavior IS
+'What the pause of collection under which it was created does with it, or none; NULL: as its subscription says now. Set
+where that changes before it is final.';
 COMMENT ON COLUMN billing.invoices.paid_at IS 'When it was marked paid, or finalized with nothing due; else NULL.';
 COMMENT ON COLUMN billing.invoices.voided_at IS 'When it was voided; else NULL.';
 COMMENT ON COLUMN billing.invoices.marked_uncollectible_at IS
@@ -164,7 +167,7 @@ COMMENT ON COLUMN billing.invoices.total_tax_amount IS 'Tax over all lines, incl
 COMMENT ON COLUMN billing.invoices.total_exclusive_tax_amount IS
 'The part of total_tax_amount that comes on top; the rest is within the lines'' amounts.';
 COMMENT ON COLUMN billing.invoices.default_tax_rates IS
-'Tax rates of the lines that have none of their own; NULL: the subscription''s.';
+'Tax rates of the lines that have none of their own; NULL: the subscription''s. Set where those change before it is final.';
 SELECT pg_catalog.pg_extension_config_dump('billing.invoices', '');
 
 CREATE FUNCTION billing.exclusive_tax(taxes jsonb) RETURNS bigint

@@ -12,11 +12,11 @@ BEGIN
     WHERE i.id = ANY (finalize_due.drafts) AND i.finalization_error IS NULL;
     PERFORM billing.finalize_drafts(due);
     -- What was billed while collection was paused is given up at once, or waived.
-    PERFORM billing.settle_invoice(i.id, CASE s.pause_behavior WHEN 'void' THEN 'void' ELSE 'uncollectible' END,
+    PERFORM billing.settle_invoice(i.id, CASE p.behavior WHEN 'void' THEN 'void' ELSE 'uncollectible' END,
                                    i.finalized_at)
     FROM billing.invoices i JOIN billing.subscriptions s ON s.id = i.subscription
-    WHERE i.id = ANY (due) AND i.status = 'open' AND s.pause_behavior IN ('void', 'mark_uncollectible')
-      AND (s.pause_resumes_at IS NULL OR i.created < s.pause_resumes_at)
+    CROSS JOIN LATERAL (SELECT coalesce(i.pause_behavior, billing.collection_paused(s, i.created))) p (behavior)
+    WHERE i.id = ANY (due) AND i.status = 'open' AND p.behavior IN ('void', 'mark_uncollectible')
     ORDER BY i.number;
 END $$;
 COMMENT ON FUNCTION billing.finalize_due(timestamptz, text[]) IS

@@ -114,6 +114,8 @@ LANGUAGE sql STABLE ROWS 2 AS $$
                                  SELECT max(l.period_end)
                                  FROM billing.invoice_lines l JOIN billing.invoices v ON v.id = l.invoice
                                  WHERE l.subscription_item = x.item AND l.kind = 'usage' AND v.regenerated_as IS NULL
+                                   -- A later price of it may be invoiced already, an earlier one not.
+                                   AND coalesce(l.period_start < x.ends_at, true)
                                    AND v.billing_reason <> 'subscription_threshold')) END,
                         x.starts_at),
                least($2, x.ends_at)) w (period_start, period_end)

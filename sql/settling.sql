@@ -140,7 +140,8 @@ BEGIN
                          (SELECT max(i.created) + interval '1 microsecond' FROM billing.invoices i
                           WHERE i.subscription = old.subscription AND i.status = 'draft')),
                 CASE WHEN old.subscription IS NULL THEN 'manual' ELSE 'subscription_update' END, old.collection_method,
-                old.auto_advance, old.days_until_due, old.default_tax_rates, old.description, old.metadata, old.id)
+                old.auto_advance, old.days_until_due,
+                CASE WHEN old.subscription IS NULL THEN old.default_tax_rates END, old.description, old.metadata, old.id)
         RETURNING id INTO made;
     END IF;
     PERFORM billing.settle_invoice(old.id, 'void', regenerate_invoice.as_of);

@@ -8,7 +8,7 @@ use super::prices::{Price, Source};
 use super::story::{HOUR, History, Micros, Subscription};
 
 /// billing.finalization_delay
-const GRACE: Micros = HOUR;
+pub const GRACE: Micros = HOUR;
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Line {
@@ -40,12 +40,12 @@ impl Invoice {
 }
 
 /// Half away from zero; the numerator is not negative.
-fn rounded(numerator: i128, denominator: i128) -> i64 {
+pub fn rounded(numerator: i128, denominator: i128) -> i64 {
     i64::try_from((2 * numerator + denominator) / (2 * denominator)).unwrap()
 }
 
 /// Usage never counts below zero.
-fn usage(history: &History, customer: usize, source: Source, start: Micros, end: Micros, run: usize) -> i64 {
+pub fn usage(history: &History, customer: usize, source: Source, start: Micros, end: Micros, run: usize) -> i64 {
     let events = history.events.iter().filter(|event| {
         event.customer == customer && event.source == source && event.counts(run) && start <= event.at && event.at < end
     });
@@ -59,13 +59,13 @@ fn usage(history: &History, customer: usize, source: Source, start: Micros, end:
 }
 
 /// One period of a subscription: its own bounds, and the whole one of which it may be a part; none in a trial.
-struct Span {
-    start: Micros,
-    end: Micros,
-    whole: Option<(Micros, Micros)>,
+pub struct Span {
+    pub start: Micros,
+    pub end: Micros,
+    pub whole: Option<(Micros, Micros)>,
 }
 
-fn span(subscription: &Subscription, start: Micros) -> Span {
+pub fn span(subscription: &Subscription, start: Micros) -> Span {
     let trial = subscription.trial_end.filter(|trial_end| start < *trial_end);
     let anchor = subscription
         .anchor

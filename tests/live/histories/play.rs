@@ -50,7 +50,8 @@ pub fn open<'c>(cluster: &'c Cluster, history: &History) -> Database<'c> {
     database
 }
 
-fn create(subscription: &Subscription) -> String {
+/// more: what else it is to have, each with a comma before it.
+pub fn create(subscription: &Subscription, more: &str) -> String {
     let items: Vec<String> = subscription
         .items
         .iter()
@@ -81,7 +82,7 @@ fn create(subscription: &Subscription) -> String {
         fields += r#", "collection_method": "send_invoice", "days_until_due": 14"#;
     }
     format!(
-        "SELECT billing.create_subscription('{{{fields}}}', '{}', '{}');",
+        "SELECT billing.create_subscription('{{{fields}{more}}}', '{}', '{}');",
         subscription.id,
         shown(subscription.start)
     )
@@ -92,9 +93,16 @@ pub fn happen(client: &mut Client, history: &History, run: usize) {
     let mut sql = String::new();
     for subscription in &history.subscriptions {
         if history.run_at(subscription.start) == Some(run) {
-            sql += &create(subscription);
+            sql += &create(subscription, "");
         }
     }
+    sql += &usage(history, run);
+    client.batch_execute(&sql).unwrap();
+}
+
+/// Events that arrive before a run, and events that are cancelled.
+pub fn usage(history: &History, run: usize) -> String {
+    let mut sql = String::new();
     for event in history.events.iter().filter(|event| event.arrives == run) {
         sql += &format!(
             "SELECT billing.record_meter_event('{}', 'c{}', {}::numeric / 10, 'e{}', '{}');",
@@ -113,7 +121,7 @@ pub fn happen(client: &mut Client, history: &History, run: usize) {
             event.identifier
         );
     }
-    client.batch_execute(&sql).unwrap();
+    sql
 }
 
 /// An invoice as both sides tell it.
