@@ -348,7 +348,8 @@ RETURN (SELECT coalesce(sum(CASE t.type WHEN 'debit' THEN t.amount ELSE -t.amoun
         FROM billing.invoice_lines l
         JOIN billing.credit_balance_transactions t ON t.invoice_line = l.id AND t.credit_grant = credit_used.credit_grant
         WHERE l.subscription_item = line.subscription_item AND l.price = line.price
-          AND l.period_start = line.period_start AND l.kind IN ('usage', 'late_usage'));
+          AND l.period_start = line.period_start AND l.kind IN ('usage', 'late_usage')
+          AND t.reason <> 'credits_repaid');
 COMMENT ON FUNCTION billing.credit_used(text, billing.invoice_lines) IS
 'What a credit grant has paid, by its ledger, for the usage of a line''s item, price and period, less what came back.
 Internal.';
@@ -365,6 +366,13 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION billing.expire_returned_credits(text[], text) IS
 'Expires at once what came back, for some reason, to credit grants that had expired by then. Internal.';
+
+CREATE FUNCTION billing.finalizes_at(invoice billing.invoices, delay interval) RETURNS timestamptz
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT ($1).created + CASE ($1).billing_reason WHEN 'subscription_threshold' THEN interval '0' ELSE $2 END
+$$;
+COMMENT ON FUNCTION billing.finalizes_at(billing.invoices, interval) IS
+'When a draft becomes final by itself: a delay after its creation, and one of a threshold at once. Internal.';
 
 CREATE FUNCTION billing.apply_credits(invoices text[], as_of timestamptz DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan SET jit = off AS $$
@@ -408,7 +416,7 @@ BEGIN
         -- Less where voiding a correction could not take all of it away again.
         CROSS JOIN LATERAL (SELECT least(-(a.used ->> 'amount')::bigint,
                                          billing.credit_used(a.used ->> 'credit_grant', l))) b (amount)
-        CROSS JOIN LATERAL (SELECT coalesce(apply_credits.as_of, i.created + delay)) t (at)
+        CROSS JOIN LATERAL (SELECT coalesce(apply_credits.as_of, billing.finalizes_at(i, delay))) t (at)
         WHERE i.id = ANY (batch) AND i.finalization_error IS NULL AND b.amount > 0
         ORDER BY i.id, l.id, a.place;
         PERFORM billing.expire_returned_credits(batch, 'credits_usage_corrected');
@@ -418,7 +426,7 @@ BEGIN
         FROM billing.invoices i
         JOIN billing.invoice_lines l ON l.invoice = i.id
         CROSS JOIN LATERAL jsonb_array_elements(l.credit_amounts) WITH ORDINALITY a (used, place)
-        CROSS JOIN LATERAL (SELECT coalesce(apply_credits.as_of, i.created + delay)) t (at)
+        CROSS JOIN LATERAL (SELECT coalesce(apply_credits.as_of, billing.finalizes_at(i, delay))) t (at)
         WHERE i.id = ANY (batch) AND i.finalization_error IS NULL AND (a.used ->> 'amount')::bigint > 0
         ORDER BY i.id, l.id, a.place;
     END LOOP;
@@ -426,12 +434,66 @@ END $$;
 COMMENT ON FUNCTION billing.apply_credits(text[], timestamptz) IS
 'Gives back the credit that had paid for usage which rated drafts about to be finalized give back, and uses the credit
 that they can have, one invoice of a customer after the other, and writes the ledger; drafts whose credit is gone are
-adjusted and added up again. The time is as_of, or created + billing.finalization_delay when as_of is NULL. The caller
+adjusted and added up again. The time is as_of, or that of billing.finalizes_at when as_of is NULL. The caller
 holds their locks and finalizes those without a finalization_error. Internal.';
 
-CREATE FUNCTION billing.reinstate_credits(invoice text, as_of timestamptz) RETURNS void
+CREATE FUNCTION billing.retract_credits(invoice text, as_of timestamptz) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
+DECLARE
+    given record;
+    lost bigint;
+    here bigint;
+    repaid bigint;
+    owed bigint := 0;
+BEGIN
+    FOR given IN
+        SELECT t.* FROM billing.credit_balance_transactions t
+        JOIN billing.credit_grants g ON g.id = t.credit_grant AND coalesce(g.expires_at > t.created, true)
+        WHERE t.invoice = retract_credits.invoice AND t.reason = 'credits_usage_corrected'
+        ORDER BY t.credit_grant, t.place
+    LOOP
+        -- What expired unused since is lost already, and nobody had it: all that expired, but for what came back after the
+        -- expiry, and what voided corrections have left so before.
+        SELECT coalesce(sum(t.amount) FILTER (WHERE t.reason = 'credits_expired' AND t.place > given.place), 0)
+               - coalesce(sum(t.amount) FILTER (WHERE t.reason = 'credits_usage_corrected' AND t.place > given.place
+                                                  AND t.created >= g.expires_at), 0)
+               - coalesce(sum(t.amount - coalesce(r.amount, 0)) FILTER (
+                     WHERE t.reason = 'credits_usage_corrected' AND i.status = 'void' AND t.created < g.expires_at
+                       AND (t.credit_grant, t.place) <> (given.credit_grant, given.place)
+                       AND (i.id <> retract_credits.invoice OR t.place < given.place)), 0)
+        INTO lost
+        FROM billing.credit_grants g
+        JOIN billing.credit_balance_transactions t ON t.credit_grant = g.id
+        LEFT JOIN billing.invoices i ON i.id = t.invoice
+        LEFT JOIN billing.credit_balance_transactions r
+            ON r.invoice_line = t.invoice_line AND r.credit_grant = t.credit_grant
+           AND r.reason = 'credits_correction_invoice_voided'
+        WHERE g.id = given.credit_grant;
+        SELECT least(given.amount, g.balance) INTO here FROM billing.credit_grants g WHERE g.id = given.credit_grant;
+        -- The rest has paid for something else: that is owed in money now, and buys back the credit that is taken away.
+        repaid := least(given.amount - here, greatest(given.amount - here - greatest(lost, 0), 0));
+        INSERT INTO billing.credit_balance_transactions
+            (credit_grant, type, reason, amount, invoice, invoice_line, effective_at, created)
+        SELECT given.credit_grant, e.type, e.reason, e.amount, given.invoice, given.invoice_line, retract_credits.as_of,
+               retract_credits.as_of
+        FROM (VALUES (1, 'credit', 'credits_repaid', repaid),
+                     (2, 'debit', 'credits_correction_invoice_voided', here + repaid)) e (step, type, reason, amount)
+        WHERE e.amount > 0 ORDER BY e.step;
+        owed := owed + repaid;
+    END LOOP;
+    RETURN owed;
+END $$;
+COMMENT ON FUNCTION billing.retract_credits(text, timestamptz) IS
+'Takes away the credit that a voided correction had given back: from what is left of it, and as far as it has paid for
+something else, repaid in money, which the customer owes from now on; returns how much. The caller holds the locks.
+Internal.';
+
+CREATE FUNCTION billing.reinstate_credits(invoice text, as_of timestamptz) RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    owed bigint;
 BEGIN
     PERFORM FROM billing.discounts x WHERE x.redeemed_invoice = reinstate_credits.invoice
     ORDER BY x.id FOR NO KEY UPDATE;
@@ -440,18 +502,7 @@ BEGIN
     WHERE g.id IN (SELECT t.credit_grant FROM billing.credit_balance_transactions t
                    WHERE t.invoice = reinstate_credits.invoice)
     ORDER BY g.id FOR NO KEY UPDATE;
-    -- As far as it is still there: what has expired or was used meanwhile is gone.
-    INSERT INTO billing.credit_balance_transactions
-        (credit_grant, type, reason, amount, invoice, invoice_line, effective_at, created)
-    SELECT b.credit_grant, 'debit', 'credits_correction_invoice_voided', a.amount, b.invoice, b.invoice_line,
-           reinstate_credits.as_of, reinstate_credits.as_of
-    FROM (SELECT t.*, g.balance, sum(t.amount) OVER (PARTITION BY t.credit_grant ORDER BY t.place) - t.amount AS before
-          FROM billing.credit_balance_transactions t
-          JOIN billing.credit_grants g ON g.id = t.credit_grant AND coalesce(g.expires_at > t.created, true)
-          WHERE t.invoice = reinstate_credits.invoice AND t.reason = 'credits_usage_corrected') b
-    CROSS JOIN LATERAL (SELECT least(b.amount, b.balance - b.before)::bigint) a (amount)
-    WHERE a.amount > 0
-    ORDER BY b.id;
+    owed := billing.retract_credits(reinstate_credits.invoice, reinstate_credits.as_of);
     -- Less what came back already with usage that was given back.
     INSERT INTO billing.credit_balance_transactions
         (credit_grant, type, reason, amount, invoice, invoice_line, effective_at, created)
@@ -463,8 +514,9 @@ BEGIN
     WHERE t.invoice = reinstate_credits.invoice AND t.reason = 'credits_applied' AND a.amount > 0
     ORDER BY t.id;
     PERFORM billing.expire_returned_credits(ARRAY[reinstate_credits.invoice], 'credits_application_invoice_voided');
+    RETURN owed;
 END $$;
 COMMENT ON FUNCTION billing.reinstate_credits(text, timestamptz) IS
 'Gives back the credit that a voided invoice had used and takes away again what it had given back; what comes back to a
-grant that has expired expires at once.
-Discounts of duration once that it had used up can be used again. The caller holds its lock. Internal.';
+grant that has expired expires at once. Discounts of duration once that it had used up can be used again. Returns what
+the customer owes for credit that cannot be taken away any more. The caller holds its lock. Internal.';

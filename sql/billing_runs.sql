@@ -87,6 +87,7 @@ BEGIN
             FROM billing.subscriptions s WHERE s.next_invoice_at <= start_billing_run.as_of)
            + (SELECT count(*) FROM billing.invoices i
               WHERE i.status = 'draft' AND i.auto_advance AND i.created <= ripe AND i.line_count > 0);
+    PERFORM billing.lock_due_changes(start_billing_run.as_of, false);
     drafts := billing.apply_due_changes(start_billing_run.as_of);
     crossed := billing.draft_thresholds(start_billing_run.as_of);
     -- What could not be rated when it was last tried: its usage may have been corrected since.
@@ -95,7 +96,8 @@ BEGIN
         JOIN billing.subscriptions s ON s.id = i.subscription
         WHERE i.status = 'draft' AND i.finalization_error IS NOT NULL AND i.created <= ripe
         ORDER BY s.id, i.id FOR NO KEY UPDATE OF s, i));
-    drafts := drafts || crossed || billing.finalize_thresholds(crossed, start_billing_run.as_of);
+    PERFORM billing.finalize_drafts(crossed);
+    drafts := drafts || billing.close_thresholds(crossed, start_billing_run.as_of);
     UPDATE billing.billing_runs r SET made = cardinality(drafts) WHERE r.id = run;
     RETURN run;
 END $$;
@@ -110,6 +112,7 @@ DECLARE
     until timestamptz;
     subscriptions text[];
     drafts text[] := '{}';
+    crossed text[];
     due text[] := '{}';
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtextextended(bill_batch.run, 0));
@@ -127,6 +130,11 @@ BEGIN
         ORDER BY s.next_invoice_at, s.id LIMIT bill_batch.batch_size FOR NO KEY UPDATE SKIP LOCKED);
     IF subscriptions <> '{}' THEN
         drafts := billing.end_periods(subscriptions);
+        crossed := billing.draft_thresholds(until, subscriptions);
+        IF crossed <> '{}' THEN
+            PERFORM billing.finalize_drafts(crossed);
+            drafts := drafts || billing.close_thresholds(crossed, until);
+        END IF;
     ELSE
         due := billing.drafts_due(until, bill_batch.batch_size);
         PERFORM billing.rate_drafts(due);

@@ -302,6 +302,7 @@ stories! {
     balance_by_hand
     beyond_bigint
     cancel
+    cancel_at_the_boundary
     cancel_variants
     coupon_lists
     coupon_months
@@ -313,6 +314,7 @@ stories! {
     credit_notes_and_late_usage
     credit_notes_with_tax
     credit_order
+    credit_repaid
     credit_shared
     credit_voided
     grace
@@ -353,6 +355,8 @@ stories! {
     tax_exempt
     tax_inclusive_discounts
     tax_rates
+    threshold_beyond_bigint
+    threshold_late_run
     threshold_late_usage
     threshold_reset
     threshold_tiers
