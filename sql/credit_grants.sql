@@ -251,6 +251,14 @@ BEGIN
         RAISE EXCEPTION 'price "%" is not metered', wrong.id
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Credit pays for usage only.';
     END IF;
+    SELECT p.id, p.currency INTO wrong FROM billing.prices p
+    WHERE p.id = ANY (made.prices) AND p.currency <> made.currency
+      AND NOT coalesce(p.price::jsonb -> 'currency_options' ? made.currency, false)
+    ORDER BY p.id LIMIT 1;
+    IF wrong.id IS NOT NULL THEN
+        RAISE EXCEPTION 'price "%" is in %, and the credit is in %', wrong.id, wrong.currency, made.currency
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Credit pays for prices of its own currency.';
+    END IF;
     SELECT count(*) INTO unused FROM billing.credit_grants g
     WHERE g.customer = made.customer AND g.voided_at IS NULL AND g.balance > 0
       AND coalesce(g.expires_at > as_of, true);

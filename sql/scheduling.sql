@@ -51,7 +51,12 @@ BEGIN
             made.customer);
         made.next_phase_at := made.phases #>> '{0,start_date}';
     END IF;
-    INSERT INTO billing.subscription_schedules SELECT made.*;
+    INSERT INTO billing.subscription_schedules SELECT made.* ON CONFLICT (id) DO NOTHING;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'subscription schedule "%" exists already', made.id
+            USING ERRCODE = 'unique_violation', SCHEMA = 'billing', TABLE = 'subscription_schedules',
+                  HINT = 'Create one with another id.';
+    END IF;
     UPDATE billing.subscriptions s SET schedule = made.id WHERE s.id = managed.id;
     PERFORM billing.advance_schedule(made.id, as_of, true);
     RETURN made.id;
@@ -63,7 +68,7 @@ COMMENT ON FUNCTION billing.create_subscription_schedule(jsonb, text, timestampt
 proration_behavior, trial or trial_end, billing_cycle_anchor (automatic, phase_start), default_tax_rates, discounts,
 billing_thresholds, metadata; or from_subscription, whose current period is the first phase. A first phase that has
 begun by as_of starts its subscription at once. Errors: 23503 unknown customer or price; 23505 the id exists; 55000
-a subscription that ends or has a schedule; 22023 phases that overlap, leave a gap or have no length, and all that
+a subscription that ends or has a schedule, an archived price; 22023 phases that overlap, leave a gap or have no length, and all that
 create_subscription refuses; 0A000 a field that is not built; 22004 NULL.';
 
 CREATE FUNCTION billing.phase_of_subscription(subscription billing.subscriptions) RETURNS jsonb
@@ -107,7 +112,9 @@ BEGIN
                 CASE WHEN found.status = 'not_started' AND wanted #> '{phases,0,start_date}' IS NOT NULL
                      THEN (wanted #>> '{phases,0,start_date}')::timestamptz
                      ELSE (current ->> 'start_date')::timestamptz END,
-                found.customer);
+                found.customer,
+                ARRAY(SELECT i.value ->> 'price' FROM jsonb_array_elements(found.phases) p (value)
+                      CROSS JOIN LATERAL jsonb_array_elements(p.value -> 'items') i (value)));
         IF found.status = 'active' AND (planned #>> ARRAY[running::text, 'end_date'])::timestamptz <= as_of THEN
             RAISE EXCEPTION 'phases[0], the current one, ends at %, which is not after as_of %',
                     planned #>> ARRAY[running::text, 'end_date'], as_of

@@ -299,6 +299,7 @@ stories! {
     anchor_config
     anchor_now
     backdate
+    bad_changes
     balance_by_hand
     beyond_bigint
     cancel
@@ -328,7 +329,9 @@ stories! {
     late_usage_credited
     late_usage_discounted
     late_usage_ignored
+    late_usage_models
     late_usage_volume
+    leap_days
     licensed_and_metered
     matrix_pricing
     minimum_charge
@@ -347,6 +350,7 @@ stories! {
     proration_discounts
     quantity_change
     regenerate
+    resubscribe
     schedule
     schedule_changes
     send_invoice
@@ -355,6 +359,7 @@ stories! {
     tax_exempt
     tax_inclusive_discounts
     tax_rates
+    three_price_changes
     threshold_beyond_bigint
     threshold_late_run
     threshold_late_usage

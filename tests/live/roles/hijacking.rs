@@ -6,10 +6,11 @@ use super::{CATALOG, database, login, strings};
 const INLINED: &[&str] = &[
     "alert_period",
     "billed_before",
+    "finalizes_at",
     "item_period",
     "licensed_lines",
-    "price_label",
     "pending_items",
+    "price_label",
     "subscription_ends",
     "subscription_pauses",
     "subscription_period",

@@ -82,6 +82,7 @@ const FOR_READING: &[&str] = &[
     "explained",
     "explained_usage",
     "filter_alternatives",
+    "finalizes_at",
     "first_anchor",
     "item_charge",
     "item_period",
