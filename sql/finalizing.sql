@@ -1,6 +1,13 @@
 -- Finalization: from rated drafts to numbered invoices, many in one go.
 -- Locks follow those of invoicing: subscriptions, invoices, customers by id, rows of invoice numbers by prefix.
 
+CREATE FUNCTION billing.finalizes_at(invoice billing.invoices, delay interval) RETURNS timestamptz
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT ($1).created + CASE ($1).billing_reason WHEN 'subscription_threshold' THEN interval '0' ELSE $2 END
+$$;
+COMMENT ON FUNCTION billing.finalizes_at(billing.invoices, interval) IS
+'When a draft becomes final by itself: a delay after its creation, and one of a threshold at once. Internal.';
+
 CREATE FUNCTION billing.balance_after(balance numeric, opening numeric, total bigint, minimum bigint) RETURNS numeric
 LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 RETURN CASE WHEN coalesce(balance, opening) + total < greatest(minimum, 1) THEN coalesce(balance, opening) + total
