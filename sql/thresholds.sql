@@ -1,5 +1,12 @@
 -- Billing thresholds: usage that has accrued enough is invoiced before its period ends.
 
+-- Few subscriptions may have thresholds among many that do not.
+CREATE INDEX subscriptions_amount_gte_idx ON billing.subscriptions (id) WHERE amount_gte IS NOT NULL;
+CREATE INDEX subscription_items_usage_gte_idx ON billing.subscription_items (subscription)
+    WHERE usage_gte IS NOT NULL AND ended_at IS NULL;
+COMMENT ON INDEX billing.subscriptions_amount_gte_idx IS 'Finds the subscriptions that have a threshold.';
+COMMENT ON INDEX billing.subscription_items_usage_gte_idx IS 'Finds the subscriptions with an item that has a threshold.';
+
 CREATE FUNCTION billing.draft_thresholds(as_of timestamptz, subscriptions text[] DEFAULT NULL) RETURNS text[]
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan SET jit = off AS $$
 #variable_conflict use_column
@@ -7,6 +14,11 @@ DECLARE
     watched text[];
     made text[];
 BEGIN
+    IF NOT EXISTS (SELECT FROM billing.subscriptions s WHERE s.amount_gte IS NOT NULL)
+       AND NOT EXISTS (SELECT FROM billing.subscription_items i WHERE i.usage_gte IS NOT NULL AND i.ended_at IS NULL)
+    THEN
+        RETURN '{}';
+    END IF;
     watched := ARRAY(
         SELECT s.id FROM billing.subscriptions s
         WHERE (draft_thresholds.subscriptions IS NULL OR s.id = ANY (draft_thresholds.subscriptions))
