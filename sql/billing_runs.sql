@@ -98,6 +98,7 @@ BEGIN
     END IF;
     PERFORM pg_advisory_xact_lock(hashtextextended(run, 0));
     PERFORM billing.roll_up(), billing.lock_usage();
+    PERFORM billing.lock_due_changes(start_billing_run.as_of, false);
     drafts := billing.apply_due_changes(start_billing_run.as_of);
     crossed := billing.draft_thresholds(start_billing_run.as_of);
     -- What could not be rated when it was last tried: its usage may have been corrected since.
@@ -106,7 +107,8 @@ BEGIN
         JOIN billing.subscriptions s ON s.id = i.subscription
         WHERE i.status = 'draft' AND i.finalization_error IS NOT NULL AND i.created <= ripe
         ORDER BY s.id, i.id FOR NO KEY UPDATE OF s, i));
-    drafts := drafts || crossed || billing.finalize_thresholds(crossed, start_billing_run.as_of);
+    PERFORM billing.finalize_drafts(crossed);
+    drafts := drafts || billing.close_thresholds(crossed, start_billing_run.as_of);
     INSERT INTO billing.billing_runs (id, as_of, started_at, updated_at, pid, made, total)
     SELECT run, start_billing_run.as_of, began, clock_timestamp(), pg_backend_pid(), cardinality(drafts),
            -- A period that ended long enough ago leaves a draft to finalize, too.
@@ -162,6 +164,7 @@ DECLARE
     until timestamptz;
     subscriptions text[];
     drafts text[] := '{}';
+    crossed text[];
     due text[] := '{}';
     ripe timestamptz;
     foreseen bigint := 0;
@@ -183,6 +186,11 @@ BEGIN
             foreseen := foreseen - (
                 SELECT count(*) FROM billing.invoices i
                 WHERE i.id = ANY (drafts) AND i.created <= ripe AND i.auto_advance AND i.finalization_error IS NULL);
+        END IF;
+        crossed := billing.draft_thresholds(until, subscriptions);
+        IF crossed <> '{}' THEN
+            PERFORM billing.finalize_drafts(crossed);
+            drafts := drafts || billing.close_thresholds(crossed, until);
         END IF;
     ELSE
         due := billing.next_drafts(until, bill_batch.batch_size);

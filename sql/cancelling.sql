@@ -19,7 +19,7 @@ BEGIN
             USING ERRCODE = 'invalid_parameter_value',
                   HINT = 'At the end of the period nothing is left to give back or to hurry.';
     END IF;
-    found := billing.current_subscription(cancel_subscription.subscription, as_of);
+    found := billing.current_subscription(cancel_subscription.subscription, as_of, NOT at_period_end);
     IF at_period_end THEN
         IF found.schedule IS NOT NULL THEN
             RAISE EXCEPTION 'subscription "%" is managed by schedule "%": its cancel_at_period_end cannot be changed',

@@ -1,6 +1,8 @@
 -- A running subscription is changed: its items, when it is billed, how long it runs.
 
-CREATE FUNCTION billing.current_subscription(subscription text, as_of timestamptz) RETURNS billing.subscriptions
+CREATE FUNCTION billing.current_subscription(
+    subscription text, as_of timestamptz, ends boolean DEFAULT false
+) RETURNS billing.subscriptions
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
@@ -13,7 +15,8 @@ BEGIN
     -- when it becomes final, and what is invoiced at once has its days marked for late usage.
     PERFORM billing.lock_subscription(current_subscription.subscription);
     PERFORM billing.apply_due_changes(as_of, current_subscription.subscription);
-    PERFORM billing.make_drafts(as_of, current_subscription.subscription);
+    PERFORM billing.make_drafts(as_of - CASE WHEN ends THEN interval '1 microsecond' ELSE interval '0' END,
+                                current_subscription.subscription);
     found := billing.lock_subscription(current_subscription.subscription);
     IF found.status IN ('canceled', 'incomplete_expired') THEN
         RAISE EXCEPTION 'subscription "%" is %, since %', found.id, found.status, found.ended_at
@@ -33,9 +36,9 @@ BEGIN
     END IF;
     RETURN found;
 END $$;
-COMMENT ON FUNCTION billing.current_subscription(text, timestamptz) IS
+COMMENT ON FUNCTION billing.current_subscription(text, timestamptz, boolean) IS
 'Locks a subscription that is to change at as_of, after the phases of its schedule that began and the periods that
-ended by then, and returns it. Errors: 42704 unknown; 55000 ended; 22023 as_of before the current period, before the
+ended by then (ends: before then, as one that ends just there has no other), and returns it. Errors: 42704 unknown; 55000 ended; 22023 as_of before the current period, before the
 last change of its items or infinite; 22004 NULL. Internal.';
 
 CREATE FUNCTION billing.update_subscription(subscription text, changes jsonb, as_of timestamptz DEFAULT now())

@@ -183,8 +183,8 @@ BEGIN
     END IF;
     -- Usage of these times that comes later is looked for, though their period still runs; and of invoiced periods of a
     -- shorter interval, gone now, within the period of a longer one.
-    INSERT INTO billing.late_usage_marks (subscription, event_name, day)
-    SELECT DISTINCT s.id, p.meter, d.day
+    INSERT INTO billing.late_usage_marks (subscription, event_name, day, invoiced)
+    SELECT DISTINCT s.id, p.meter, d.day, true
     FROM billing.subscriptions s
     JOIN billing.subscription_items i ON i.subscription = s.id
     JOIN billing.invoice_lines l

@@ -19,10 +19,11 @@ CREATE TABLE billing.credit_grants (
     created timestamptz NOT NULL,
     balance bigint NOT NULL DEFAULT 0,
     transaction_count integer NOT NULL DEFAULT 0,
+    repaid bigint NOT NULL DEFAULT 0,
     CONSTRAINT credit_grants_one_scope CHECK (num_nonnulls(price_type, prices) = 1),
     CONSTRAINT credit_grants_expires_after_effective CHECK (expires_at > effective_at),
     -- Whatever several sessions do at once, no credit is used twice and none comes from nowhere.
-    CONSTRAINT credit_grants_balance_within_amount CHECK (balance BETWEEN 0 AND amount)
+    CONSTRAINT credit_grants_balance_within_amount CHECK (balance BETWEEN 0 AND amount::numeric + repaid)
 );
 CREATE INDEX credit_grants_customer_idx ON billing.credit_grants (customer, currency);
 CREATE INDEX credit_grants_expires_at_idx ON billing.credit_grants (expires_at) WHERE balance > 0;
@@ -47,8 +48,10 @@ COMMENT ON COLUMN billing.credit_grants.metadata IS
 'A JSON object that the application keeps here; it carries no meaning for billing.';
 COMMENT ON COLUMN billing.credit_grants.created IS 'The as_of of its creation.';
 COMMENT ON COLUMN billing.credit_grants.balance IS
-'What is left: the sum of its ledger, which a trigger makes sure of. Never below zero or above amount.';
+'What is left: the sum of its ledger, which a trigger makes sure of. Never below zero or above amount and repaid.';
 COMMENT ON COLUMN billing.credit_grants.transaction_count IS 'Rows of its ledger.';
+COMMENT ON COLUMN billing.credit_grants.repaid IS
+'What the customer has paid into it in money: credit that voiding took back after it had paid for something else.';
 COMMENT ON INDEX billing.credit_grants_customer_idx IS 'Finds the grants of a customer.';
 COMMENT ON INDEX billing.credit_grants_expires_at_idx IS 'Finds what is left of grants that have expired.';
 SELECT pg_catalog.pg_extension_config_dump('billing.credit_grants', '');
@@ -65,14 +68,15 @@ CREATE TABLE billing.credit_balance_transactions (
     effective_at timestamptz NOT NULL,
     created timestamptz NOT NULL,
     CONSTRAINT credit_balance_transactions_reason_known CHECK (
-        type = 'credit' AND reason IN ('credits_granted', 'credits_application_invoice_voided', 'credits_usage_corrected')
+        type = 'credit' AND reason IN ('credits_granted', 'credits_application_invoice_voided', 'credits_usage_corrected',
+                                       'credits_repaid')
         OR type = 'debit' AND reason IN ('credits_applied', 'credits_expired', 'credits_voided',
                                          'credits_correction_invoice_voided')),
     CONSTRAINT credit_balance_transactions_granted_first CHECK ((reason = 'credits_granted') = (place = 1)),
     CONSTRAINT credit_balance_transactions_with_line CHECK (
         num_nonnulls(invoice, invoice_line) =
         CASE WHEN reason IN ('credits_applied', 'credits_application_invoice_voided', 'credits_usage_corrected',
-                             'credits_correction_invoice_voided') THEN 2 ELSE 0 END),
+                             'credits_correction_invoice_voided', 'credits_repaid') THEN 2 ELSE 0 END),
     CONSTRAINT credit_balance_transactions_place_key UNIQUE (credit_grant, place),
     CONSTRAINT credit_balance_transactions_line_key UNIQUE (invoice_line, credit_grant, reason)
 );
@@ -88,7 +92,8 @@ COMMENT ON COLUMN billing.credit_balance_transactions.type IS 'credit (adds) or 
 COMMENT ON COLUMN billing.credit_balance_transactions.reason IS
 'Stripe''s type of the credit or debit: credits_granted or credits_application_invoice_voided; credits_applied,
 credits_expired or credits_voided. Beyond Stripe: credits_usage_corrected, for usage that it had paid and that was given
-back, and credits_correction_invoice_voided, which takes that away again.';
+back, and credits_correction_invoice_voided, which takes that away again; credits_repaid, where it had been used meanwhile
+and the customer owes it (billing.customer_balance_transactions).';
 COMMENT ON COLUMN billing.credit_balance_transactions.amount IS 'Minor units of the grant''s currency, above zero.';
 COMMENT ON COLUMN billing.credit_balance_transactions.invoice IS
 'The invoice that it paid, that gave it back, or whose voiding undid one of these; NULL for other reasons.';
@@ -120,10 +125,12 @@ BEGIN
         RETURN NEW;
     END IF;
     -- At commit: whoever changed the balance has written the ledger, too.
-    SELECT count(*) AS count, coalesce(sum(CASE t.type WHEN 'credit' THEN t.amount ELSE -t.amount END), 0) AS sum
+    SELECT count(*) AS count, coalesce(sum(CASE t.type WHEN 'credit' THEN t.amount ELSE -t.amount END), 0) AS sum,
+           coalesce(sum(t.amount) FILTER (WHERE t.reason = 'credits_repaid'), 0) AS repaid
     INTO ledger FROM billing.credit_balance_transactions t WHERE t.credit_grant = NEW.id;
     IF EXISTS (SELECT FROM billing.credit_grants g WHERE g.id = NEW.id
-               AND (g.transaction_count, g.balance) IS DISTINCT FROM (ledger.count, ledger.sum)) THEN
+               AND (g.transaction_count, g.balance, g.repaid)
+                   IS DISTINCT FROM (ledger.count, ledger.sum, ledger.repaid)) THEN
         RAISE EXCEPTION 'the ledger of credit grant "%" has % transactions of % in all, not what its balance says',
                 NEW.id, ledger.count, ledger.sum
             USING ERRCODE = 'check_violation', SCHEMA = 'billing', TABLE = 'credit_grants', COLUMN = 'balance',
@@ -138,7 +145,7 @@ CREATE TRIGGER credit_grants_check BEFORE UPDATE OR DELETE ON billing.credit_gra
 CREATE TRIGGER credit_grants_check_truncate BEFORE TRUNCATE ON billing.credit_grants
     FOR EACH STATEMENT EXECUTE FUNCTION billing.credit_grants_check();
 -- Not on INSERT: a dump brings the grants before their ledger.
-CREATE CONSTRAINT TRIGGER credit_grants_ledger AFTER UPDATE OF balance, transaction_count ON billing.credit_grants
+CREATE CONSTRAINT TRIGGER credit_grants_ledger AFTER UPDATE OF balance, transaction_count, repaid ON billing.credit_grants
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION billing.credit_grants_check();
 COMMENT ON TRIGGER credit_grants_check ON billing.credit_grants IS 'The terms of a grant stay.';
 COMMENT ON TRIGGER credit_grants_check_truncate ON billing.credit_grants IS 'Grants are never deleted.';
@@ -153,7 +160,8 @@ BEGIN
         -- This locks the grant: transactions of one grant come one after the other, and CHECK holds its balance.
         UPDATE billing.credit_grants g
         SET balance = g.balance + CASE NEW.type WHEN 'credit' THEN NEW.amount ELSE -NEW.amount END,
-            transaction_count = g.transaction_count + 1
+            transaction_count = g.transaction_count + 1,
+            repaid = g.repaid + CASE NEW.reason WHEN 'credits_repaid' THEN NEW.amount ELSE 0 END
         WHERE g.id = NEW.credit_grant
         RETURNING g.transaction_count INTO NEW.place;
     ELSE
@@ -242,6 +250,14 @@ BEGIN
     ELSIF wrong.known THEN
         RAISE EXCEPTION 'price "%" is not metered', wrong.id
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Credit pays for usage only.';
+    END IF;
+    SELECT p.id, p.currency INTO wrong FROM billing.prices p
+    WHERE p.id = ANY (made.prices) AND p.currency <> made.currency
+      AND NOT coalesce(p.price::jsonb -> 'currency_options' ? made.currency, false)
+    ORDER BY p.id LIMIT 1;
+    IF wrong.id IS NOT NULL THEN
+        RAISE EXCEPTION 'price "%" is in %, and the credit is in %', wrong.id, wrong.currency, made.currency
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Credit pays for prices of its own currency.';
     END IF;
     SELECT count(*) INTO unused FROM billing.credit_grants g
     WHERE g.customer = made.customer AND g.voided_at IS NULL AND g.balance > 0
@@ -377,7 +393,8 @@ BEGIN
                           WHERE i.customer = g.customer AND i.status = 'draft' AND i.period_end < g.expires_at)
           AND NOT EXISTS (SELECT FROM billing.subscriptions s
                           WHERE s.customer = g.customer AND s.next_invoice_at < g.expires_at)
-        ORDER BY g.id FOR NO KEY UPDATE OF g
+        -- A run has taken numbers by now, for which whoever holds a grant may wait; the next one writes it down.
+        ORDER BY g.id FOR NO KEY UPDATE OF g SKIP LOCKED
     )
     INSERT INTO billing.credit_balance_transactions (credit_grant, type, reason, amount, effective_at, created)
     SELECT d.id, 'debit', 'credits_expired', d.balance, d.expires_at, expire_credits.as_of FROM due d;
@@ -385,8 +402,8 @@ BEGIN
     RETURN posted;
 END $$;
 COMMENT ON FUNCTION billing.expire_credits(timestamptz) IS
-'Writes down what is left of credit grants that have expired by as_of and returns of how many. billing.generate_invoices
-does it; what a customer can still use (billing.credit_balance) does not depend on it. Errors: 22023 as_of infinite;
+'Writes down what is left of credit grants that have expired by as_of, and that no other session is using, and returns of
+how many. billing.generate_invoices does it; what a customer can still use (billing.credit_balance) does not depend on it. Errors: 22023 as_of infinite;
 22004 NULL.';
 
 CREATE FUNCTION billing.credit_balance(

@@ -8,7 +8,7 @@ CREATE TABLE billing.customer_balance_transactions (
     amount bigint NOT NULL CONSTRAINT customer_balance_transactions_amount_not_zero CHECK (amount <> 0),
     type text NOT NULL CONSTRAINT customer_balance_transactions_type_known
         CHECK (type IN ('adjustment', 'applied_to_invoice', 'unapplied_from_invoice', 'invoice_too_small',
-                        'invoice_too_large', 'credit_note')),
+                        'invoice_too_large', 'credit_note', 'credit_repaid')),
     invoice text COLLATE "C" REFERENCES billing.invoices,
     created timestamptz NOT NULL,
     credit_note text COLLATE "C" REFERENCES billing.credit_notes,
@@ -41,7 +41,7 @@ COMMENT ON COLUMN billing.customer_balance_transactions.amount IS
 COMMENT ON COLUMN billing.customer_balance_transactions.type IS
 'adjustment (by hand), applied_to_invoice (at finalization), unapplied_from_invoice (given back by voiding),
 invoice_too_small (below the minimum charge, carried to the next invoice), invoice_too_large (beyond bigint, carried
-too) or credit_note.';
+too), credit_note, or credit_repaid (voiding takes credit back that has paid for something else meanwhile).';
 COMMENT ON COLUMN billing.customer_balance_transactions.invoice IS
 'The invoice that caused it, or that its credit note credits; NULL for an adjustment.';
 COMMENT ON COLUMN billing.customer_balance_transactions.created IS 'When, on the clock of the as_of arguments.';

@@ -1,6 +1,13 @@
 -- Finalization: from rated drafts to numbered invoices, many in one go.
 -- Locks follow those of invoicing: subscriptions, invoices, customers by id, rows of invoice numbers by prefix.
 
+CREATE FUNCTION billing.finalizes_at(invoice billing.invoices, delay interval) RETURNS timestamptz
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT ($1).created + CASE ($1).billing_reason WHEN 'subscription_threshold' THEN interval '0' ELSE $2 END
+$$;
+COMMENT ON FUNCTION billing.finalizes_at(billing.invoices, interval) IS
+'When a draft becomes final by itself: a delay after its creation, and one of a threshold at once. Internal.';
+
 CREATE FUNCTION billing.balance_after(balance numeric, opening numeric, total bigint, minimum bigint) RETURNS numeric
 LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 RETURN CASE WHEN coalesce(balance, opening) + total < greatest(minimum, 1) THEN coalesce(balance, opening) + total
@@ -80,7 +87,7 @@ BEGIN
                t.finalized_at + make_interval(days => coalesce(i.days_until_due, s.days_until_due)) AS due_date
         FROM billing.invoices i
         LEFT JOIN billing.subscriptions s ON s.id = i.subscription
-        CROSS JOIN LATERAL (SELECT coalesce(finalize_drafts.as_of, i.created + delay)) t (finalized_at)
+        CROSS JOIN LATERAL (SELECT coalesce(finalize_drafts.as_of, billing.finalizes_at(i, delay))) t (finalized_at)
         CROSS JOIN LATERAL (
             SELECT CASE numbering WHEN 'account' THEN 'INV'
                    ELSE (SELECT c.invoice_prefix FROM billing.customers c WHERE c.id = i.customer) END) p (prefix)
@@ -164,7 +171,7 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION billing.finalize_drafts(text[], timestamptz) IS
 'Finalizes rated drafts: gives numbers, applies customer balances and minimum charges, makes them open, or paid when
-nothing is due. finalized_at is as_of, or created + billing.finalization_delay when as_of is NULL. The caller holds
+nothing is due. finalized_at is as_of, or that of billing.finalizes_at when as_of is NULL. The caller holds
 their locks. Internal.';
 
 CREATE FUNCTION billing.set_next_invoice_sequence(

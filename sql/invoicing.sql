@@ -9,7 +9,7 @@ DECLARE
 BEGIN
     SELECT coalesce(array_agg(i.id), '{}') INTO due
     FROM billing.invoices i
-    WHERE i.id = ANY (finalize_due.drafts) AND i.finalization_error IS NULL;
+    WHERE i.id = ANY (finalize_due.drafts) AND i.status = 'draft' AND i.finalization_error IS NULL;
     PERFORM billing.finalize_drafts(due);
     -- What was billed while collection was paused is given up at once, or waived.
     PERFORM billing.settle_invoice(i.id, CASE p.behavior WHEN 'void' THEN 'void' ELSE 'uncollectible' END,
@@ -20,7 +20,7 @@ BEGIN
     ORDER BY i.number;
 END $$;
 COMMENT ON FUNCTION billing.finalize_due(timestamptz, text[]) IS
-'Finalizes rated drafts, billing.finalization_delay after they were created, but for those with a finalization_error; of
+'Finalizes rated drafts, as of when billing.finalizes_at says, but for those with a finalization_error; of
 subscriptions whose collection is paused it then voids them or marks them uncollectible. Internal.';
 
 CREATE FUNCTION billing.drafts_due(as_of timestamptz) RETURNS text[]
@@ -52,21 +52,25 @@ SET plan_cache_mode = force_custom_plan AS $$
 DECLARE
     made text[];
     crossed text[];
-    begun text[];
     due text[];
 BEGIN
     PERFORM billing.require_time('as_of', as_of);
     PERFORM billing.roll_up(), billing.lock_usage();
+    PERFORM billing.lock_due_changes(generate_invoices.as_of, true);
     made := billing.apply_due_changes(generate_invoices.as_of);
+    made := made || billing.make_drafts(generate_invoices.as_of);
+    -- Of the periods that run now, those that have just begun too.
     crossed := billing.draft_thresholds(generate_invoices.as_of);
-    made := made || crossed || billing.make_drafts(generate_invoices.as_of);
-    due := ARRAY(SELECT unnest(billing.drafts_due(generate_invoices.as_of)) EXCEPT SELECT unnest(crossed));
-    begun := billing.finalize_thresholds(crossed, generate_invoices.as_of);
-    made := made || begun;
-    due := due || CASE billing.setting_interval('finalization_delay') WHEN interval '0' THEN begun ELSE '{}' END;
+    due := billing.drafts_due(generate_invoices.as_of);
     -- With all usage that has come in while they waited; what was made just now is rated already.
-    PERFORM billing.rate_drafts(ARRAY(SELECT unnest(due) EXCEPT SELECT unnest(made)));
-    PERFORM billing.finalize_due(generate_invoices.as_of, due);
+    PERFORM billing.rate_drafts(ARRAY(SELECT unnest(due) EXCEPT SELECT unnest(made || crossed)));
+    -- All at once, so that numbers, balances and credit go by the time of each.
+    PERFORM billing.finalize_due(generate_invoices.as_of, ARRAY(SELECT unnest(due) UNION SELECT unnest(crossed)));
+    crossed := billing.close_thresholds(crossed, generate_invoices.as_of);
+    IF billing.setting_interval('finalization_delay') = interval '0' THEN
+        PERFORM billing.finalize_due(generate_invoices.as_of, crossed);
+    END IF;
+    made := made || crossed;
     PERFORM billing.expire_credits(generate_invoices.as_of);
     RETURN cardinality(made);
 END $$;

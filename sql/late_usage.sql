@@ -4,7 +4,8 @@ CREATE TABLE billing.late_usage_marks (
     subscription text COLLATE "C" NOT NULL REFERENCES billing.subscriptions,
     event_name text COLLATE "C" NOT NULL,
     day timestamptz NOT NULL,
-    CONSTRAINT late_usage_marks_pkey PRIMARY KEY (subscription, event_name, day)
+    invoiced boolean NOT NULL DEFAULT false,
+    CONSTRAINT late_usage_marks_pkey PRIMARY KEY (subscription, event_name, day, invoiced)
 );
 COMMENT ON TABLE billing.late_usage_marks IS
 'Days before a subscription''s current period whose usage changed: roll_up() writes them as it folds, and an invoice of the
@@ -13,8 +14,11 @@ Exact because whoever moves a period on or finalizes does so under the lock of r
 COMMENT ON COLUMN billing.late_usage_marks.subscription IS 'Whose invoiced periods may be concerned.';
 COMMENT ON COLUMN billing.late_usage_marks.event_name IS 'billing.meters.event_name of the usage.';
 COMMENT ON COLUMN billing.late_usage_marks.day IS 'Start of the UTC day.';
+COMMENT ON COLUMN billing.late_usage_marks.invoiced IS
+'True: noted by what invoiced the day while usage could be folded; false: by roll_up(). Apart, so that neither waits for a
+mark of the other''s that is not committed.';
 COMMENT ON CONSTRAINT late_usage_marks_pkey ON billing.late_usage_marks IS
-'A day is marked once; found by the subscription.';
+'A day is marked once in each way; found by the subscription.';
 SELECT pg_catalog.pg_extension_config_dump('billing.late_usage_marks', '');
 
 CREATE TABLE billing.usage_folds (
@@ -41,6 +45,19 @@ COMMENT ON FUNCTION billing.lock_usage() IS
 rating and the commit unmarked. Taken before any subscription''s lock. Errors: 40001 in a REPEATABLE READ or SERIALIZABLE
 transaction that began before another roll-up ended: retry. Internal.';
 
+CREATE FUNCTION billing.try_lock_usage() RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF NOT pg_try_advisory_xact_lock_shared(hashtextextended('billing.roll_up', 0)) THEN
+        RETURN false;
+    END IF;
+    PERFORM billing.lock_usage();
+    RETURN true;
+END $$;
+COMMENT ON FUNCTION billing.try_lock_usage() IS
+'billing.lock_usage() for a caller that may hold what a run waits for: false, and nothing is locked, where usage is just
+being folded. Errors: 40001 as billing.lock_usage. Internal.';
+
 CREATE FUNCTION billing.forget_late_usage(invoices text[]) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
 #variable_conflict use_column
@@ -66,6 +83,22 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION billing.forget_late_usage(text[]) IS
 'Takes the marks away that invoices, final now, have dealt with. Internal.';
+
+CREATE FUNCTION billing.mark_invoiced_usage(invoice text) RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    INSERT INTO billing.late_usage_marks (subscription, event_name, day, invoiced)
+    SELECT DISTINCT i.subscription, p.meter, d.day, true
+    FROM billing.invoices i
+    JOIN billing.invoice_lines l ON l.invoice = i.id AND l.kind IN ('usage', 'late_usage')
+    JOIN billing.prices p ON p.id = l.price
+    CROSS JOIN LATERAL generate_series(
+        date_trunc('day', l.period_start, 'UTC'), l.period_end - interval '1 microsecond', interval '24 hours') d (day)
+    WHERE i.id = mark_invoiced_usage.invoice
+    ON CONFLICT DO NOTHING;
+END;
+COMMENT ON FUNCTION billing.mark_invoiced_usage(text) IS
+'Marks all days whose usage an invoice has, as it may have been rated without what is being folded. Internal.';
 
 CREATE FUNCTION billing.late_usage_lines(subscriptions text[])
 RETURNS TABLE (subscription text, subscription_item text, price text, description text, quantity numeric, amount bigint,

@@ -51,7 +51,12 @@ BEGIN
             made.customer);
         made.next_phase_at := made.phases #>> '{0,start_date}';
     END IF;
-    INSERT INTO billing.subscription_schedules SELECT made.*;
+    INSERT INTO billing.subscription_schedules SELECT made.* ON CONFLICT (id) DO NOTHING;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'subscription schedule "%" exists already', made.id
+            USING ERRCODE = 'unique_violation', SCHEMA = 'billing', TABLE = 'subscription_schedules',
+                  HINT = 'Create one with another id.';
+    END IF;
     UPDATE billing.subscriptions s SET schedule = made.id WHERE s.id = managed.id;
     PERFORM billing.advance_schedule(made.id, as_of, true);
     RETURN made.id;
@@ -63,7 +68,7 @@ COMMENT ON FUNCTION billing.create_subscription_schedule(jsonb, text, timestampt
 proration_behavior, trial or trial_end, billing_cycle_anchor (automatic, phase_start), default_tax_rates, discounts,
 billing_thresholds, metadata; or from_subscription, whose current period is the first phase. A first phase that has
 begun by as_of starts its subscription at once. Errors: 23503 unknown customer or price; 23505 the id exists; 55000
-a subscription that ends or has a schedule; 22023 phases that overlap, leave a gap or have no length, and all that
+a subscription that ends or has a schedule, an archived price; 22023 phases that overlap, leave a gap or have no length, and all that
 create_subscription refuses; 0A000 a field that is not built; 22004 NULL.';
 
 CREATE FUNCTION billing.phase_of_subscription(subscription billing.subscriptions) RETURNS jsonb
@@ -107,7 +112,9 @@ BEGIN
                 CASE WHEN found.status = 'not_started' AND wanted #> '{phases,0,start_date}' IS NOT NULL
                      THEN (wanted #>> '{phases,0,start_date}')::timestamptz
                      ELSE (current ->> 'start_date')::timestamptz END,
-                found.customer);
+                found.customer,
+                ARRAY(SELECT i.value ->> 'price' FROM jsonb_array_elements(found.phases) p (value)
+                      CROSS JOIN LATERAL jsonb_array_elements(p.value -> 'items') i (value)));
         IF found.status = 'active' AND (planned #>> ARRAY[running::text, 'end_date'])::timestamptz <= as_of THEN
             RAISE EXCEPTION 'phases[0], the current one, ends at %, which is not after as_of %',
                     planned #>> ARRAY[running::text, 'end_date'], as_of
@@ -309,6 +316,66 @@ END $$;
 COMMENT ON FUNCTION billing.begin_phase(billing.subscription_schedules, billing.subscriptions, timestamptz) IS
 'Begins the next phase of a schedule at a time up to which its subscription, locked, was invoiced; or ends the
 schedule after its last one. Returns drafts made for that. Internal.';
+
+CREATE FUNCTION billing.lock_due_changes(as_of timestamptz, periods boolean) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
+#variable_conflict use_column
+DECLARE
+    schedules text[] := ARRAY(SELECT h.id FROM billing.subscription_schedules h
+                              WHERE h.next_phase_at <= lock_due_changes.as_of);
+    expiring text[] := ARRAY(SELECT s.id FROM billing.subscriptions s
+                             WHERE s.status = 'incomplete' AND s.created <= lock_due_changes.as_of - interval '23 hours');
+    subscriptions text[];
+    drafts text[];
+    customers text[];
+BEGIN
+    IF schedules = '{}' AND expiring = '{}'
+       AND NOT (billing.setting_interval('finalization_delay') = interval '0'
+                AND EXISTS (SELECT FROM billing.subscriptions s WHERE s.reset_billing_cycle_anchor))
+    THEN
+        RETURN;
+    END IF;
+    subscriptions := ARRAY(
+        SELECT s.id FROM billing.subscriptions s
+        WHERE s.id = ANY (expiring)
+           OR s.id IN (SELECT h.subscription FROM billing.subscription_schedules h WHERE h.id = ANY (schedules))
+           OR s.amount_gte IS NOT NULL
+           OR s.id IN (SELECT i.subscription FROM billing.subscription_items i
+                       WHERE i.usage_gte IS NOT NULL AND i.ended_at IS NULL)
+           OR s.id IN (SELECT i.subscription FROM billing.invoices i
+                       WHERE i.status = 'draft' AND (lock_due_changes.periods OR i.finalization_error IS NOT NULL))
+           OR lock_due_changes.periods AND s.next_invoice_at <= lock_due_changes.as_of
+        ORDER BY s.id FOR NO KEY UPDATE);
+    drafts := ARRAY(
+        SELECT i.id FROM billing.invoices i
+        WHERE i.status = 'draft'
+          AND (i.subscription = ANY (subscriptions)
+               OR lock_due_changes.periods AND i.subscription IS NULL AND i.auto_advance)
+        ORDER BY i.id FOR NO KEY UPDATE);
+    customers := ARRAY(
+        SELECT s.customer FROM billing.subscriptions s WHERE s.id = ANY (subscriptions)
+        UNION SELECT i.customer FROM billing.invoices i WHERE i.id = ANY (drafts)
+        UNION SELECT h.customer FROM billing.subscription_schedules h WHERE h.id = ANY (schedules));
+    PERFORM FROM billing.discounts x
+    WHERE x.customer = ANY (customers) AND x.ended_at IS NULL ORDER BY x.id FOR NO KEY UPDATE;
+    PERFORM FROM billing.coupons c
+    WHERE c.id IN (SELECT k.coupon #>> '{}' FROM billing.subscription_schedules h
+                   CROSS JOIN LATERAL jsonb_path_query(h.phases, '$.**.coupon') k (coupon)
+                   WHERE h.id = ANY (schedules))
+    ORDER BY c.id FOR NO KEY UPDATE;
+    PERFORM FROM billing.credit_grants g
+    WHERE g.customer = ANY (customers) AND g.balance > 0 ORDER BY g.id FOR NO KEY UPDATE;
+    PERFORM FROM billing.customers c WHERE c.id = ANY (customers) ORDER BY c.id FOR NO KEY UPDATE;
+    PERFORM FROM billing.invoice_numbers n
+    WHERE n.prefix = CASE billing.invoice_numbering() WHEN 'account' THEN 'INV' END
+       OR n.prefix IN (SELECT c.invoice_prefix FROM billing.customers c
+                       WHERE c.id = ANY (customers) AND billing.invoice_numbering() = 'customer')
+    ORDER BY n.prefix FOR NO KEY UPDATE;
+END $$;
+COMMENT ON FUNCTION billing.lock_due_changes(timestamptz, boolean) IS
+'Locks, in the order of all locks, what a run will, where something due takes numbers before the run has locked all that
+it bills: else the run would wait for a subscription or a customer whose holder waits for the numbers. periods: also what
+ends periods and finalizes drafts. Internal.';
 
 CREATE FUNCTION billing.apply_due_changes(as_of timestamptz, subscription text DEFAULT NULL) RETURNS text[]
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$

@@ -26,12 +26,14 @@ CREATE FUNCTION billing.finalize_invoice(invoice text, as_of timestamptz DEFAULT
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     found billing.invoices;
+    settled boolean := true;
+    marks billing.late_usage_marks[];
 BEGIN
-    -- A one-off invoice has no usage: it waits for no run, as its caller may hold what that run waits for.
+    -- It waits for no run before it has what runs lock first: its caller may hold what that run waits for.
     IF EXISTS (SELECT FROM billing.invoices i
                WHERE i.id = finalize_invoice.invoice AND i.subscription IS NOT NULL)
     THEN
-        PERFORM billing.lock_usage();
+        settled := billing.try_lock_usage();
         PERFORM FROM billing.subscriptions s JOIN billing.invoices i ON i.subscription = s.id
         WHERE i.id = finalize_invoice.invoice FOR NO KEY UPDATE OF s;
     END IF;
@@ -50,13 +52,22 @@ BEGIN
                 USING ERRCODE = 'object_not_in_prerequisite_state',
                       HINT = 'Add some with billing.create_invoice_item, or delete it by billing.delete_draft_invoice.';
         END IF;
+        IF NOT settled THEN
+            marks := ARRAY(SELECT m FROM billing.late_usage_marks m WHERE m.subscription = found.subscription);
+        END IF;
         PERFORM billing.finalize_drafts(ARRAY[invoice], as_of);
+        IF NOT settled THEN
+            -- What is being folded meanwhile is on the next invoice, as all that comes late.
+            INSERT INTO billing.late_usage_marks
+            SELECT m.subscription, m.event_name, m.day, true FROM unnest(marks) m ON CONFLICT DO NOTHING;
+            PERFORM billing.mark_invoiced_usage(invoice);
+        END IF;
     END IF;
     RETURN invoice;
 END $$;
 COMMENT ON FUNCTION billing.finalize_invoice(text, timestamptz) IS
-'Finalizes a draft before its grace is over, with the usage known now, and returns its id. One that is final already
-stays as it is. Errors: 42704 unknown; 55000 void, or without lines; 22003 an amount beyond bigint; 22023 as_of before
+'Finalizes a draft before its grace is over, with the usage known now, and returns its id; usage that another session is
+just folding comes late. One that is final already stays as it is. Errors: 42704 unknown; 55000 void, or without lines; 22003 an amount beyond bigint; 22023 as_of before
 the invoice or infinite; 22004 NULL.';
 
 CREATE FUNCTION billing.settle_invoice(invoice text, status text, as_of timestamptz) RETURNS text
@@ -64,6 +75,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     found billing.invoices;
+    owed bigint;
 BEGIN
     IF settle_invoice.status = 'paid' THEN
         -- Subscriptions are locked before their invoices, here as everywhere.
@@ -95,7 +107,11 @@ BEGIN
         PERFORM billing.invoice_was_paid(found.id, settle_invoice.as_of);
     ELSIF settle_invoice.status = 'void' THEN
         -- Discounts and grants are locked before customers, here as everywhere.
-        PERFORM billing.reinstate_credits(found.id, settle_invoice.as_of);
+        owed := billing.reinstate_credits(found.id, settle_invoice.as_of);
+        IF owed > 0 THEN
+            PERFORM billing.change_customer_balance(found.customer, found.currency, owed, 'credit_repaid', found.id, NULL,
+                                                    NULL, settle_invoice.as_of);
+        END IF;
         PERFORM billing.change_customer_balance(t.customer, t.currency, -t.amount, 'unapplied_from_invoice', t.invoice,
                                                 NULL, NULL, settle_invoice.as_of)
         FROM billing.customer_balance_transactions t WHERE t.invoice = found.id AND t.type = 'applied_to_invoice';
@@ -166,8 +182,8 @@ BEGIN
     UPDATE billing.invoices i SET regenerated_as = made WHERE i.id = old.id;
     UPDATE billing.invoices i SET billing_reason = old.billing_reason WHERE i.id = made;
     -- Usage is rated anew; late usage of earlier periods is found anew, so it must be looked for again.
-    INSERT INTO billing.late_usage_marks (subscription, event_name, day)
-    SELECT DISTINCT old.subscription, p.meter, date_trunc('day', l.period_start, 'UTC')
+    INSERT INTO billing.late_usage_marks (subscription, event_name, day, invoiced)
+    SELECT DISTINCT old.subscription, p.meter, date_trunc('day', l.period_start, 'UTC'), true
     FROM billing.invoice_lines l JOIN billing.prices p ON p.id = l.price
     WHERE l.invoice = old.id AND l.kind = 'late_usage'
     ON CONFLICT DO NOTHING;

@@ -90,7 +90,12 @@ BEGIN
         FROM billing.subscription_period(made, made.current_period_end) p;
     END LOOP;
     made.next_invoice_at := made.current_period_end;
-    INSERT INTO billing.subscriptions SELECT made.*;
+    INSERT INTO billing.subscriptions SELECT made.* ON CONFLICT (id) DO NOTHING;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'subscription "%" exists already', made.id
+            USING ERRCODE = 'unique_violation', SCHEMA = 'billing', TABLE = 'subscriptions',
+                  HINT = 'Create one with another id, also where that one has ended.';
+    END IF;
     INSERT INTO billing.subscription_items
         (subscription, price, quantity, created, starts_at, metadata, tax_rates, usage_gte)
     SELECT made.id, p.id, CASE WHEN p.usage_type = 'licensed' THEN coalesce((i.value ->> 'quantity')::bigint, 1) END,

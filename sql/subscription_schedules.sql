@@ -67,7 +67,9 @@ COMMENT ON INDEX billing.subscription_schedules_next_phase_at_idx IS 'Finds the 
 COMMENT ON INDEX billing.subscription_schedules_subscription_key IS 'A subscription has one schedule at a time.';
 SELECT pg_catalog.pg_extension_config_dump('billing.subscription_schedules', '');
 
-CREATE FUNCTION billing.resolved_phases(phases jsonb, start timestamptz, customer text) RETURNS jsonb
+CREATE FUNCTION billing.resolved_phases(
+    phases jsonb, start timestamptz, customer text, kept text[] DEFAULT '{}'
+) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
 #variable_conflict use_column
 DECLARE
@@ -99,7 +101,8 @@ BEGIN
         FOR item IN SELECT i.value ->> 'price' AS price, (i.value ->> 'quantity')::bigint AS quantity
                     FROM jsonb_array_elements(phase.value -> 'items') i (value)
         LOOP
-            PERFORM billing.require_price(item.price, item.quantity, currency, true);
+            PERFORM billing.require_price(item.price, item.quantity, currency,
+                                          item.price = ANY (resolved_phases.kept));
         END LOOP;
         SELECT (p.interval_count || p."interval")::interval INTO length
         FROM billing.shortest_interval(ARRAY(
@@ -124,8 +127,9 @@ BEGIN
     END LOOP;
     RETURN resolved;
 END $$;
-COMMENT ON FUNCTION billing.resolved_phases(jsonb, timestamptz, text) IS
-'Phases with their dates worked out, the first from a start on. Errors: 22023 phases that overlap, leave a gap, or
+COMMENT ON FUNCTION billing.resolved_phases(jsonb, timestamptz, text, text[]) IS
+'Phases with their dates worked out, the first from a start on. kept: prices that may be archived, as they were planned
+before. Errors: 55000 an archived price; 22023 phases that overlap, leave a gap, or
 end before they start; a trial beyond its phase; prices that no subscription takes together; 23503 unknown prices.
 Internal.';
 

@@ -1,15 +1,28 @@
 -- Billing thresholds: usage that has accrued enough is invoiced before its period ends.
 
-CREATE FUNCTION billing.draft_thresholds(as_of timestamptz) RETURNS text[]
+-- Few subscriptions may have thresholds among many that do not.
+CREATE INDEX subscriptions_amount_gte_idx ON billing.subscriptions (id) WHERE amount_gte IS NOT NULL;
+CREATE INDEX subscription_items_usage_gte_idx ON billing.subscription_items (subscription)
+    WHERE usage_gte IS NOT NULL AND ended_at IS NULL;
+COMMENT ON INDEX billing.subscriptions_amount_gte_idx IS 'Finds the subscriptions that have a threshold.';
+COMMENT ON INDEX billing.subscription_items_usage_gte_idx IS 'Finds the subscriptions with an item that has a threshold.';
+
+CREATE FUNCTION billing.draft_thresholds(as_of timestamptz, subscriptions text[] DEFAULT NULL) RETURNS text[]
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
     watched text[];
     made text[];
 BEGIN
+    IF NOT EXISTS (SELECT FROM billing.subscriptions s WHERE s.amount_gte IS NOT NULL)
+       AND NOT EXISTS (SELECT FROM billing.subscription_items i WHERE i.usage_gte IS NOT NULL AND i.ended_at IS NULL)
+    THEN
+        RETURN '{}';
+    END IF;
     watched := ARRAY(
         SELECT s.id FROM billing.subscriptions s
-        WHERE s.status IN ('active', 'past_due') AND s.current_period_start < draft_thresholds.as_of
+        WHERE (draft_thresholds.subscriptions IS NULL OR s.id = ANY (draft_thresholds.subscriptions))
+          AND s.status IN ('active', 'past_due') AND s.current_period_start < draft_thresholds.as_of
           AND s.next_invoice_at > draft_thresholds.as_of
           -- The period's own invoice is what a pause of collection concerns.
           AND billing.collection_paused(s, draft_thresholds.as_of) IS NULL
@@ -84,35 +97,55 @@ BEGIN
         RETURN '{}';
     END IF;
     PERFORM billing.adjust_drafts(made);
-    RETURN made;
+    RETURN billing.drop_unfit_thresholds(made);
 END $$;
-COMMENT ON FUNCTION billing.draft_thresholds(timestamptz) IS
-'Drafts invoices of the usage accrued in the current period up to as_of of subscriptions that it has brought to their
-threshold: amount_gte by what is not billed yet of it, usage_gte by an item''s usage since it was last billed. The
+COMMENT ON FUNCTION billing.draft_thresholds(timestamptz, text[]) IS
+'Drafts invoices of the usage accrued in the current period up to as_of of subscriptions (some, or NULL for all) that it has
+brought to their threshold: amount_gte by what is not billed yet of it, usage_gte by an item''s usage since it was last billed. The
 period''s own invoice rates all of its usage and takes off what was billed here, so tiers go on. None while
-collection is paused. Returns the drafts, which billing.finalize_thresholds takes on at once. Internal.';
+collection is paused. Returns the drafts, which are finalized at once, and given to
+billing.close_thresholds then. Internal.';
 
-CREATE FUNCTION billing.finalize_thresholds(drafts text[], as_of timestamptz) RETURNS text[]
+CREATE FUNCTION billing.drop_unfit_thresholds(drafts text[]) RETURNS text[]
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
 #variable_conflict use_column
 DECLARE
+    unfit text[] := ARRAY(SELECT i.id FROM billing.invoices i
+                          WHERE i.id = ANY (drop_unfit_thresholds.drafts) AND i.status = 'draft'
+                            AND i.finalization_error IS NOT NULL);
+BEGIN
+    IF unfit = '{}' THEN
+        RETURN drop_unfit_thresholds.drafts;
+    END IF;
+    UPDATE billing.discounts x SET redeemed_invoice = NULL WHERE x.redeemed_invoice = ANY (unfit);
+    DELETE FROM billing.invoice_lines l WHERE l.invoice = ANY (unfit);
+    DELETE FROM billing.invoices i WHERE i.id = ANY (unfit);
+    RETURN ARRAY(SELECT d.id FROM unnest(drop_unfit_thresholds.drafts) d (id) WHERE d.id <> ALL (unfit) ORDER BY d.id);
+END $$;
+COMMENT ON FUNCTION billing.drop_unfit_thresholds(text[]) IS
+'Deletes those drafts of billing.draft_thresholds that cannot become final, and returns the others: one that waited while
+its period goes on and is invoiced would give back what that has billed. The next run looks again, and the period''s own
+invoice bills all of it. Internal.';
+
+CREATE FUNCTION billing.close_thresholds(drafts text[], as_of timestamptz) RETURNS text[]
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
+#variable_conflict use_column
+DECLARE
+    made text[] := billing.drop_unfit_thresholds(close_thresholds.drafts);
     reset record;
 BEGIN
-    PERFORM billing.finalize_drafts(finalize_thresholds.drafts, finalize_thresholds.as_of);
     FOR reset IN
         SELECT s.id FROM billing.invoices i JOIN billing.subscriptions s ON s.id = i.subscription
-        WHERE i.id = ANY (finalize_thresholds.drafts) AND s.reset_billing_cycle_anchor ORDER BY s.id
+        WHERE i.id = ANY (made) AND s.reset_billing_cycle_anchor ORDER BY s.id
     LOOP
-        PERFORM billing.update_subscription(
-            reset.id, '{"billing_cycle_anchor": "now"}', finalize_thresholds.as_of);
+        PERFORM billing.update_subscription(reset.id, '{"billing_cycle_anchor": "now"}', close_thresholds.as_of);
     END LOOP;
-    RETURN ARRAY(
+    RETURN made || ARRAY(
         SELECT i.id FROM billing.invoices i
-        WHERE i.subscription IN (SELECT d.subscription FROM billing.invoices d
-                                 WHERE d.id = ANY (finalize_thresholds.drafts))
-          AND i.created = finalize_thresholds.as_of
+        WHERE i.subscription IN (SELECT d.subscription FROM billing.invoices d WHERE d.id = ANY (made))
+          AND i.created = close_thresholds.as_of
           AND i.billing_reason = 'subscription_update' AND i.status = 'draft');
 END $$;
-COMMENT ON FUNCTION billing.finalize_thresholds(text[], timestamptz) IS
-'Finalizes the drafts of billing.draft_thresholds; with reset_billing_cycle_anchor a new period begins. Returns the
-drafts made for that. After all subscriptions and drafts of a run are locked, as it takes numbers. Internal.';
+COMMENT ON FUNCTION billing.close_thresholds(text[], timestamptz) IS
+'What follows when the drafts of billing.draft_thresholds have been finalized: with reset_billing_cycle_anchor a new period
+begins. Returns the invoices made, with the drafts for that. Internal.';

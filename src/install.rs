@@ -106,7 +106,8 @@ extension_sql_file!(
     requires = ["tax_rates"]
 );
 extension_sql_file!("../sql/adjusting.sql", name = "adjusting", requires = ["credit_grants"]);
-extension_sql_file!("../sql/rating.sql", name = "rating", requires = ["adjusting"]);
+extension_sql_file!("../sql/redeeming.sql", name = "redeeming", requires = ["adjusting"]);
+extension_sql_file!("../sql/rating.sql", name = "rating", requires = ["redeeming"]);
 extension_sql_file!("../sql/late_usage.sql", name = "late_usage", requires = ["rating"]);
 extension_sql_file!("../sql/drafting.sql", name = "drafting", requires = ["late_usage"]);
 extension_sql_file!("../sql/explaining.sql", name = "explaining", requires = ["drafting"]);

@@ -2,11 +2,10 @@
 
 use serde_json::{Map, Number, Value, json};
 
+use super::choices::{self, COLLECTION_METHODS, PAYMENT_BEHAVIORS, PRORATION_BEHAVIORS};
 use super::item::{self, ITEMS};
 use super::object::{Object, Shape, word};
-use super::subscription::{
-    self, COLLECTION_METHODS, DAYS_UNTIL_DUE, DESCRIPTION_LENGTH, PAYMENT_BEHAVIORS, PRORATION_BEHAVIORS,
-};
+use super::subscription::{self, DAYS_UNTIL_DUE, DESCRIPTION_LENGTH, IN_REQUESTS};
 use super::terms::{self, CancelAt, Pause, Thresholds};
 use super::{Invalid, json, metadata, time};
 
@@ -33,17 +32,7 @@ const CHANGES: Shape = Shape {
         "trial_end",
         "trial_settings",
     ],
-    accepted: &[
-        "application_fee_percent",
-        "cancellation_details",
-        "default_source",
-        "expand",
-        "invoice_settings",
-        "off_session",
-        "on_behalf_of",
-        "payment_settings",
-        "transfer_data",
-    ],
+    accepted: IN_REQUESTS,
     not_supported: &[
         "add_invoice_items",
         "automatic_tax",
@@ -142,7 +131,7 @@ fn terms_of(given: &mut Object, changes: &mut Map<String, Value>) -> Result<(), 
     clearable(given, changes, "pause_collection", |object| {
         Ok(terms::pause(object)?.as_ref().map(Pause::print))
     })?;
-    subscription::refuse_pending(given)?;
+    choices::refuse_pending(given)?;
     given.choice("payment_behavior", PAYMENT_BEHAVIORS)?;
     let behavior = given.choice("proration_behavior", PRORATION_BEHAVIORS)?;
     put(
@@ -159,8 +148,8 @@ fn terms_of(given: &mut Object, changes: &mut Map<String, Value>) -> Result<(), 
     };
     put(changes, "trial_end", end);
     if given.has("trial_settings") {
-        let behavior = subscription::trial_settings(given)?;
-        put(changes, "trial_settings", subscription::print_trial_settings(behavior));
+        let behavior = choices::trial_settings(given)?;
+        put(changes, "trial_settings", choices::print_trial_settings(behavior));
     }
     Ok(())
 }

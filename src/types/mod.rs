@@ -3,6 +3,7 @@
 
 mod bill;
 mod change;
+mod choices;
 mod coupon;
 mod credit_grant;
 mod currency;
@@ -28,6 +29,7 @@ mod tests;
 
 pub use bill::normalised_bill;
 pub use change::changes;
+pub use choices::{CollectionMethod, PaymentBehavior, ProrationBehavior, TrialEndBehavior};
 pub use coupon::coupon;
 pub use credit_grant::{credit_grant, credit_grant_changes};
 pub use currency::exponent as currency_exponent;
@@ -39,7 +41,7 @@ pub use meter::{EventTimeWindow, Formula, Meter};
 pub use price::{Charge, Price, Recurring, TaxBehavior, Usage};
 pub use product_data::ProductData;
 pub use schedule::schedule;
-pub use subscription::{CollectionMethod, PaymentBehavior, ProrationBehavior, Subscription, TrialEndBehavior};
+pub use subscription::Subscription;
 pub use tax_rate::tax_rate;
 pub use terms::{AnchorConfig, CancelAt, Pause, PauseBehavior, Thresholds};
 

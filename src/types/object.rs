@@ -25,6 +25,22 @@ pub(super) struct Shape {
     pub not_supported: &'static [&'static str],
 }
 
+/// Two lists of fields as one, which has `N`.
+pub(super) const fn join<const N: usize>(left: &[&'static str], right: &[&'static str]) -> [&'static str; N] {
+    assert!(left.len() + right.len() == N, "N is the number of fields");
+    let mut all = [""; N];
+    let mut place = 0;
+    while place < N {
+        all[place] = if place < left.len() {
+            left[place]
+        } else {
+            right[place - left.len()]
+        };
+        place += 1;
+    }
+    all
+}
+
 /// A JSON object whose fields are taken one by one. A null counts as absent.
 pub(super) struct Object {
     name: &'static str,

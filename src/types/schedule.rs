@@ -2,11 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
+use super::choices::{COLLECTION_METHODS, CollectionMethod, PRORATION_BEHAVIORS};
 use super::item;
 use super::object::{Object, Shape, is_blank, word};
-use super::subscription::{
-    self, COLLECTION_METHODS, CollectionMethod, DAYS_UNTIL_DUE, DESCRIPTION_LENGTH, PRORATION_BEHAVIORS,
-};
+use super::subscription::{self, DAYS_UNTIL_DUE, DESCRIPTION_LENGTH};
 use super::terms::{self, Thresholds};
 use super::{Invalid, currency, json, metadata, time, to_object};
 use crate::calendar::Interval;

@@ -7,8 +7,12 @@ use chrono::{DateTime, Datelike, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Number, Value, json};
 
+use super::choices::{
+    COLLECTION_METHODS, CollectionMethod, PAYMENT_BEHAVIORS, PRORATION_BEHAVIORS, PaymentBehavior, ProrationBehavior,
+    TrialEndBehavior, print_trial_settings, refuse_pending, trial_settings,
+};
 use super::item::{self, Item};
-use super::object::{Object, Shape, is_blank, word};
+use super::object::{Object, Shape, is_blank, join, word};
 use super::terms::{self, AnchorConfig, CancelAt, Pause, Thresholds};
 use super::{Invalid, Kind, StripeObject, currency, metadata, time, to_object};
 
@@ -18,68 +22,6 @@ pub(super) const DESCRIPTION_LENGTH: usize = 500;
 /// Longest trial, in days (Stripe's limit: two years).
 const TRIAL_DAYS: i64 = 730;
 pub(super) const DAYS_UNTIL_DUE: i64 = 3650;
-
-/// Who acts so that an invoice gets paid.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum CollectionMethod {
-    ChargeAutomatically,
-    SendInvoice,
-}
-
-pub(super) const COLLECTION_METHODS: &[(&str, CollectionMethod)] = &[
-    ("charge_automatically", CollectionMethod::ChargeAutomatically),
-    ("send_invoice", CollectionMethod::SendInvoice),
-];
-
-/// What becomes of the part of a period before the billing cycle anchor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ProrationBehavior {
-    CreateProrations,
-    None,
-    AlwaysInvoice,
-}
-
-pub(super) const PRORATION_BEHAVIORS: &[(&str, ProrationBehavior)] = &[
-    ("create_prorations", ProrationBehavior::CreateProrations),
-    ("none", ProrationBehavior::None),
-    ("always_invoice", ProrationBehavior::AlwaysInvoice),
-];
-
-/// Whether a subscription waits for its first invoice to be paid.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum PaymentBehavior {
-    AllowIncomplete,
-    DefaultIncomplete,
-}
-
-pub(super) const PAYMENT_BEHAVIORS: &[(&str, PaymentBehavior)] = &[
-    ("allow_incomplete", PaymentBehavior::AllowIncomplete),
-    ("default_incomplete", PaymentBehavior::DefaultIncomplete),
-];
-
-/// What the end of a trial does to a subscription without a payment method.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum TrialEndBehavior {
-    CreateInvoice,
-    Cancel,
-    Pause,
-}
-
-const TRIAL_END_BEHAVIORS: &[(&str, TrialEndBehavior)] = &[
-    ("create_invoice", TrialEndBehavior::CreateInvoice),
-    ("cancel", TrialEndBehavior::Cancel),
-    ("pause", TrialEndBehavior::Pause),
-];
-const TRIAL_SETTINGS: Shape = Shape {
-    fields: &["end_behavior"],
-    accepted: &[],
-    not_supported: &[],
-};
-const END_BEHAVIOR: Shape = Shape {
-    fields: &["missing_payment_method"],
-    accepted: &[],
-    not_supported: &[],
-};
 
 /// A validated subscription. Times are UTC, to the microsecond.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -126,6 +68,19 @@ pub struct Subscription {
     pub unsupported: BTreeMap<String, String>,
 }
 
+/// Fields of requests that change no amount.
+pub(super) const IN_REQUESTS: &[&str] = &[
+    "application_fee_percent",
+    "cancellation_details",
+    "default_source",
+    "expand",
+    "invoice_settings",
+    "off_session",
+    "on_behalf_of",
+    "payment_settings",
+    "transfer_data",
+];
+
 const SUBSCRIPTION: Shape = Shape {
     fields: &[
         "backdate_start_date",
@@ -154,35 +109,29 @@ const SUBSCRIPTION: Shape = Shape {
     ],
     // Who is paid, by which means, what invoices look like, and what happened so far: none of it changes an amount.
     // Proration follows Stripe's flexible billing mode whatever billing_mode says.
-    accepted: &[
-        "application",
-        "application_fee_percent",
-        "billing_mode",
-        "canceled_at",
-        "cancellation_details",
-        "created",
-        "current_period_end",
-        "current_period_start",
-        "customer_account",
-        "default_source",
-        "ended_at",
-        "expand",
-        "id",
-        "invoice_settings",
-        "latest_invoice",
-        "livemode",
-        "next_pending_invoice_item_invoice",
-        "object",
-        "off_session",
-        "on_behalf_of",
-        "payment_settings",
-        "pending_setup_intent",
-        "presentment_details",
-        "status",
-        "test_clock",
-        "transfer_data",
-        "trial_start",
-    ],
+    accepted: &join::<27>(
+        IN_REQUESTS,
+        &[
+            "application",
+            "billing_mode",
+            "canceled_at",
+            "created",
+            "current_period_end",
+            "current_period_start",
+            "customer_account",
+            "ended_at",
+            "id",
+            "latest_invoice",
+            "livemode",
+            "next_pending_invoice_item_invoice",
+            "object",
+            "pending_setup_intent",
+            "presentment_details",
+            "status",
+            "test_clock",
+            "trial_start",
+        ],
+    ),
     not_supported: &[
         "add_invoice_items",
         "automatic_tax",
@@ -421,34 +370,6 @@ fn payment_behavior(subscription: &mut Object, method: CollectionMethod) -> Resu
         )),
         behavior => Ok(behavior),
     }
-}
-
-/// Refuses the behaviors that need a payment before anything is done.
-pub(super) fn refuse_pending(object: &Object) -> Result<(), Invalid> {
-    const FIELD: &str = "payment_behavior";
-    match object.get(FIELD) {
-        Some(value)
-            if ["error_if_incomplete", "pending_if_incomplete"]
-                .iter()
-                .any(|word| value == *word) =>
-        {
-            Err(object.unsupported(FIELD, value))
-        }
-        _ => Ok(()),
-    }
-}
-
-pub(super) fn print_trial_settings(behavior: TrialEndBehavior) -> Option<Value> {
-    word(TRIAL_END_BEHAVIORS, behavior).map(|word| json!({ "end_behavior": { "missing_payment_method": word } }))
-}
-
-pub(super) fn trial_settings(subscription: &mut Object) -> Result<TrialEndBehavior, Invalid> {
-    let settings = subscription.object("trial_settings", &TRIAL_SETTINGS)?;
-    let end = settings.map_or(Ok(None), |mut settings| settings.object("end_behavior", &END_BEHAVIOR))?;
-    let behavior = end.map_or(Ok(None), |mut end| {
-        end.choice("missing_payment_method", TRIAL_END_BEHAVIORS)
-    })?;
-    Ok(behavior.unwrap_or(TrialEndBehavior::CreateInvoice))
 }
 
 fn collection(subscription: &mut Object) -> Result<(CollectionMethod, Option<u32>), Invalid> {

@@ -299,9 +299,11 @@ stories! {
     anchor_config
     anchor_now
     backdate
+    bad_changes
     balance_by_hand
     beyond_bigint
     cancel
+    cancel_at_the_boundary
     cancel_variants
     coupon_lists
     coupon_months
@@ -314,6 +316,7 @@ stories! {
     credit_notes_corrected
     credit_notes_with_tax
     credit_order
+    credit_repaid
     credit_shared
     credit_voided
     grace
@@ -327,7 +330,9 @@ stories! {
     late_usage_credited
     late_usage_discounted
     late_usage_ignored
+    late_usage_models
     late_usage_volume
+    leap_days
     licensed_and_metered
     matrix_pricing
     minimum_charge
@@ -347,6 +352,7 @@ stories! {
     quantity_change
     regenerate
     regenerate_expired_credit
+    resubscribe
     schedule
     schedule_changes
     send_invoice
@@ -355,6 +361,9 @@ stories! {
     tax_exempt
     tax_inclusive_discounts
     tax_rates
+    three_price_changes
+    threshold_beyond_bigint
+    threshold_late_run
     threshold_late_usage
     threshold_reset
     threshold_tiers

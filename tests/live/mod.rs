@@ -9,6 +9,7 @@ mod catalog;
 mod cluster;
 mod comments;
 mod concurrency;
+mod deadlocks;
 mod durability;
 mod exactness;
 mod explaining;

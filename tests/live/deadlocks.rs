@@ -1,0 +1,267 @@
+//! Runs beside deeds by hand, with phases of schedules, thresholds, coupons, credit and balances, and several deeds in a transaction: whoever
+//! waits, waits for somebody who does not wait for them.
+
+use harness::{Cluster, Database, Dice, Options, cluster_under_test};
+use postgres::Client;
+use postgres::error::SqlState;
+
+use crate::invoices::{assert_books_balance, shop};
+use crate::recording::{await_blocked, backend, number, text};
+
+fn quiet_cluster() -> Cluster {
+    cluster_under_test(&Options::default().set("billing.worker", "off")).unwrap()
+}
+
+fn connect(database: &Database) -> Client {
+    let mut client = database.connect().unwrap();
+    client
+        .batch_execute("SET timezone = 'UTC'; SET billing.max_event_age = -1")
+        .unwrap();
+    client
+}
+
+/// Twelve customers with two subscriptions each, `s00` to `s23`: by turns one that follows a schedule, whose phases are invoiced at once, and
+/// ones with thresholds. All have coupons, credit and something on their balance.
+const MARKET: &str = r#"
+    SELECT billing.create_price('{"currency": "usd", "unit_amount": 240, "recurring": {"interval": "day"}}', id => 'day');
+    SELECT billing.create_price('{"currency": "usd", "unit_amount": 7, "recurring": {"interval": "day", "usage_type": "metered",
+        "meter": "calls"}}', id => 'day call');
+    SELECT billing.create_coupon('{"percent_off": 10, "duration": "once"}', 'once'),
+           billing.create_coupon('{"percent_off": 5, "duration": "forever"}', 'forever');
+    SELECT billing.create_customer('c' || n) FROM generate_series(0, 11) n;
+    SELECT billing.set_discounts('customer', 'c' || n, '[{"coupon": "once"}, {"coupon": "forever"}]', '2023-12-31'),
+           billing.adjust_customer_balance('c' || n, -100 - n, 'usd', as_of => '2023-12-31'),
+           billing.create_credit_grant(jsonb_build_object('customer', 'c' || n, 'expires_at', '2024-01-09T00:00:00Z',
+               'amount', '{"type": "monetary", "monetary": {"currency": "usd", "value": 500}}'::jsonb,
+               'applicability_config', '{"scope": {"price_type": "metered"}}'::jsonb), as_of => '2023-12-31')
+    FROM generate_series(0, 11) n;
+    SELECT billing.create_subscription((jsonb_build_object('customer', 'c' || n / 2, 'items', '[{"price": "day"}, {"price": "day call"}]'::jsonb)
+               || CASE n % 3 WHEN 1 THEN '{"billing_thresholds": {"amount_gte": 20}}'
+                             ELSE '{"billing_thresholds": {"amount_gte": 30, "reset_billing_cycle_anchor": true}}' END::jsonb)::billing.subscription,
+               's' || lpad(n::text, 2, '0'), '2024-01-01')
+    FROM generate_series(0, 23) n;
+    SELECT billing.update_subscription_schedule(
+               billing.create_subscription_schedule(jsonb_build_object('from_subscription', 's' || lpad(n::text, 2, '0')), 'h' || n, '2024-01-01'),
+               jsonb_build_object('phases',
+                   (SELECT jsonb_agg(jsonb_build_object('proration_behavior', 'always_invoice',
+                               'end_date', timestamptz '2024-01-01 07:00' + (n + p * 25) * interval '1 hour',
+                               'discounts', '[{"coupon": "forever"}]'::jsonb,
+                               'items', jsonb_build_array(jsonb_build_object('price', 'day', 'quantity', 1 + p % 3),
+                                                          jsonb_build_object('price', 'day call'))) ORDER BY p)
+                    FROM generate_series(0, 9) p)), '2024-01-01')
+    FROM generate_series(0, 23, 3) n;"#;
+
+/// What somebody at a desk does: in one transaction what concerns one subscription, and its invoice last.
+fn deed(dice: &mut Dice) -> String {
+    let subscription = format!("s{:02}", dice.below(24));
+    let customer = format!("c{}", dice.below(12));
+    let now = "(SELECT max(current_period_start) FROM billing.subscriptions)";
+    let invoice = |status: &str, of: &str, nth: usize| {
+        format!(
+            "(SELECT id FROM billing.invoices WHERE status = '{status}' AND {of} ORDER BY hashtext(id || '{nth}') LIMIT 1)"
+        )
+    };
+    let nth = dice.below(1000);
+    let quantity = |behavior: &str, quantity: usize| {
+        format!(
+            "SELECT billing.update_subscription('{subscription}', jsonb_build_object('proration_behavior', '{behavior}', 'items',
+                 jsonb_build_array(jsonb_build_object('id', id, 'quantity', {quantity}))), {now})
+             FROM billing.subscription_items WHERE subscription = '{subscription}' AND price = 'day' AND ended_at IS NULL;"
+        )
+    };
+    match dice.below(11) {
+        0 | 1 => quantity("always_invoice", dice.below(5)),
+        2 | 3 => {
+            let draft = invoice("draft", &format!("subscription = '{subscription}'"), nth);
+            format!(
+                "BEGIN; {} SELECT billing.finalize_invoice(i, '2024-03-01') FROM (SELECT {draft}) x (i) WHERE i IS NOT NULL; COMMIT",
+                quantity("create_prorations", dice.below(5))
+            )
+        }
+        4 if dice.one_in(8) => {
+            format!(
+                "SELECT billing.cancel_subscription('{subscription}', false, {now}, invoice_now => true, prorate => true)"
+            )
+        }
+        4 | 5 => format!(
+            r#"SELECT billing.record_meter_event('calls', '{customer}', {}, "timestamp" => {now} + {} * interval '1 minute')"#,
+            1 + dice.below(9),
+            dice.below(600)
+        ),
+        6 => format!(
+            r#"SELECT billing.set_discounts('subscription', '{subscription}', '[{{"coupon": "once"}}]', {now})"#
+        ),
+        7 => format!(
+            "SELECT billing.adjust_customer_balance('{customer}', {}, 'usd', as_of => {now})",
+            dice.below(99) as i64 - 50
+        ),
+        8 => format!(
+            r#"SELECT billing.finalize_invoice(billing.create_invoice('{{"customer": "{customer}", "currency": "usd",
+                   "lines": [{{"amount": {}}}]}}', as_of => {now}), {now})"#,
+            dice.below(150) as i64 - 40
+        ),
+        9 => format!(
+            "SELECT billing.void_invoice(i, '2024-03-01') FROM (SELECT {}) x (i) WHERE i IS NOT NULL",
+            invoice("open", &format!("customer = '{customer}'"), nth)
+        ),
+        _ => format!("SELECT billing.expire_credits({now})"),
+    }
+}
+
+/// Each session does its deeds until the runs are through, and at least some.
+#[test]
+fn runs_and_deeds_by_hand_do_not_wait_for_each_other() {
+    let cluster = quiet_cluster();
+    let database = Database::with_extension(&cluster).unwrap();
+    let mut client = connect(&database);
+    shop(&mut client);
+    client.batch_execute(MARKET).unwrap();
+    let attempt = |client: &mut Client, sql: &str| match client.batch_execute(sql) {
+        Ok(()) => 1,
+        Err(error) => {
+            client.batch_execute("ROLLBACK").unwrap();
+            // Too late, or not in that state (any more).
+            assert!(
+                [
+                    Some(&SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE),
+                    Some(&SqlState::INVALID_PARAMETER_VALUE),
+                ]
+                .contains(&error.code()),
+                "{sql}: {:?}",
+                error.as_db_error()
+            );
+            0
+        }
+    };
+    let done: usize = std::thread::scope(|scope| {
+        let mut sessions = Vec::new();
+        for run in ["SELECT billing.generate_invoices", "CALL billing.run_billing"] {
+            let database = &database;
+            sessions.push(scope.spawn(move || {
+                let mut client = connect(database);
+                (1..=36)
+                    .map(|step| {
+                        attempt(
+                            &mut client,
+                            &format!("{run}(timestamptz '2024-01-01' + {step} * interval '5 hours')"),
+                        )
+                    })
+                    .sum::<usize>()
+            }));
+        }
+        for seed in 1..=4 {
+            let database = &database;
+            sessions.push(scope.spawn(move || {
+                let mut client = connect(database);
+                let mut dice = Dice::new(seed);
+                (0..100).map(|_| attempt(&mut client, &deed(&mut dice))).sum()
+            }));
+        }
+        sessions.into_iter().map(|session| session.join().unwrap()).sum()
+    });
+    assert!(done > 250, "{done}");
+    client
+        .batch_execute("SELECT billing.generate_invoices('2024-02-01'); SELECT billing.generate_invoices('2024-02-05')")
+        .unwrap();
+    assert_books_balance(&mut client);
+    for reason in [
+        "subscription_update",
+        "subscription_threshold",
+        "subscription_cycle",
+        "manual",
+    ] {
+        let some =
+            format!("SELECT count(*) FROM billing.invoices WHERE billing_reason = '{reason}' AND status <> 'draft'");
+        assert!(number(&mut client, &some) > 10, "{reason}");
+    }
+}
+
+/// Whoever holds a subscription finalizes its invoice while a run, which has folded usage, waits for that subscription. What the run
+/// folded is on the next invoice, and nothing is lost or billed twice.
+#[test]
+fn a_draft_is_finalized_while_a_run_waits() {
+    let cluster = quiet_cluster();
+    let database = Database::with_extension(&cluster).unwrap();
+    let mut client = connect(&database);
+    shop(&mut client);
+    client
+        .batch_execute(
+            r#"SELECT billing.create_subscription('{"customer": "acme", "items": [{"price": "seat"}, {"price": "package"}]}', 'sub', '2024-01-01');
+               SELECT billing.record_meter_event('calls', 'acme', 4, 'a', '2024-01-10');
+               SELECT billing.generate_invoices('2024-02-01');
+               SELECT billing.record_meter_event('calls', 'acme', 4, 'b', '2024-01-11')"#,
+        )
+        .unwrap();
+    let mut run = connect(&database);
+    let mut late = connect(&database);
+    client
+        .batch_execute(
+            "BEGIN; SELECT billing.update_subscription('sub', '{\"description\": \"held\"}', '2024-02-01 00:10')",
+        )
+        .unwrap();
+    std::thread::scope(|scope| {
+        let (waiting, holder) = (backend(&mut run), backend(&mut client));
+        let running = scope.spawn(move || number(&mut run, "SELECT billing.generate_invoices('2024-03-01 01:00')"));
+        await_blocked(&mut late, waiting, holder);
+        // Behind what the run folds.
+        late.batch_execute("SELECT billing.record_meter_event('calls', 'acme', 4, 'c', '2024-01-12')")
+            .unwrap();
+        client
+            .batch_execute(
+                "SELECT billing.finalize_invoice(id, '2024-02-01 00:10') FROM billing.invoices WHERE status = 'draft'; COMMIT",
+            )
+            .unwrap();
+        assert_eq!(running.join().unwrap(), 1);
+    });
+    client
+        .batch_execute("SELECT billing.generate_invoices('2024-04-01 01:00')")
+        .unwrap();
+    assert_books_balance(&mut client);
+    // Twelve calls are three packages, 120; whichever of the invoices has them.
+    let billed = "SELECT sum(l.amount)::text FROM billing.invoice_lines l WHERE l.kind IN ('usage', 'late_usage') AND l.period_start = '2024-01-01'";
+    assert_eq!(text(&mut client, billed), "120");
+    assert_eq!(number(&mut client, "SELECT count(*) FROM billing.late_usage_marks"), 0);
+}
+
+/// `CALL run_billing`, late, looks at the thresholds of the periods that have just begun, as `generate_invoices` does.
+#[test]
+fn a_late_run_in_batches_looks_at_thresholds_of_new_periods() {
+    let cluster = quiet_cluster();
+    let billed = |run: &str| {
+        let database = Database::with_extension(&cluster).unwrap();
+        let mut client = connect(&database);
+        shop(&mut client);
+        client.batch_execute(MARKET).unwrap();
+        client
+            .batch_execute(
+                "SELECT billing.record_meter_event('calls', 'c' || n, 3 + n % 5, h || ' ' || n, timestamptz '2024-01-01' + h * interval '1 hour')
+                 FROM generate_series(0, 11) n, generate_series(1, 100, 3) h",
+            )
+            .unwrap();
+        client.batch_execute(run).unwrap();
+        assert_books_balance(&mut client);
+        let reached = number(
+            &mut client,
+            "SELECT count(*) FROM billing.invoices WHERE billing_reason = 'subscription_threshold' AND created = '2024-01-05 03:00'",
+        );
+        assert!(reached > 10, "{reached}");
+        // Again adds nothing.
+        assert_eq!(
+            number(&mut client, "SELECT billing.generate_invoices('2024-01-05 03:00')"),
+            0
+        );
+        client
+            .query(
+                "SELECT concat_ws(' ', i.subscription, i.billing_reason, i.created, i.finalized_at, i.subtotal) FROM billing.invoices i ORDER BY 1",
+                &[],
+            )
+            .unwrap()
+            .iter()
+            .map(|row| row.get(0))
+            .collect::<Vec<String>>()
+    };
+    assert_eq!(
+        billed("CALL billing.run_billing('2024-01-05 03:00', 3)"),
+        billed("SELECT billing.generate_invoices('2024-01-05 03:00')")
+    );
+}
