@@ -131,14 +131,20 @@ fn keep(partition: &Partition, known: Known) {
     });
 }
 
-/// The filter of all identities in a partition, for about that many events, in parts.
+/// The filter of all identities in a partition that was sealed with so many events, in parts. None if it holds fewer: it is being restored.
 #[pg_extern(sql = false)]
 fn identity_filter(partition: pg_sys::Oid, events: i64) -> Result<SetOfIterator<'static, Vec<u8>>> {
-    let mut filter = Filter::with_room_for(u64::try_from(events).unwrap_or(0));
+    let events = u64::try_from(events).unwrap_or(0);
+    let mut filter = Filter::with_room_for(events);
+    let mut added = 0;
     if let Some(leaf) = Leaf::open(partition)? {
-        leaf.each_identity(|identity| filter.add(fingerprint(identity)))?;
+        leaf.each_identity(|identity| {
+            filter.add(fingerprint(identity));
+            added += 1;
+        })?;
         leaf.close();
     }
-    let parts: Vec<Vec<u8>> = filter.bytes().chunks(BYTES_OF_PART).map(<[u8]>::to_vec).collect();
+    let whole = if added < events { &[] } else { filter.bytes() };
+    let parts: Vec<Vec<u8>> = whole.chunks(BYTES_OF_PART).map(<[u8]>::to_vec).collect();
     Ok(SetOfIterator::new(parts))
 }

@@ -353,6 +353,85 @@ fn a_filter_that_lies_is_believed() {
     assert_eq!(recorded_twice(&mut client).len(), 101);
 }
 
+/// A row too wide for a page's quarter has its texts compressed, the identity's too.
+#[test]
+fn retries_of_wide_events_are_known_by_the_filter() {
+    let database = narrow_database();
+    let mut client = database.connect().unwrap();
+    client
+        .batch_execute("SELECT billing.create_customer(repeat('c', 250))")
+        .unwrap();
+    let sql = "SELECT billing.record_meter_event('sum', repeat('c', 250), 1, repeat('i', 250), now(),
+                   jsonb_build_object('note', (SELECT string_agg(md5(n::text), '') FROM generate_series(1, 59) n)))";
+    let wide = |client: &mut Client| client.query_one(sql, &[]).unwrap().get::<_, bool>(0);
+    assert!(wide(&mut client));
+    let compressed =
+        "SELECT count(*) FROM billing.meter_events WHERE pg_column_size(customer) < octet_length(customer)";
+    assert_eq!(number(&mut client, compressed), 1);
+    filter_all(&mut client);
+    for _ in 0..10 {
+        assert!(!wide(&mut client));
+    }
+    assert_eq!(recorded_twice(&mut client), []);
+}
+
+/// In the midst of a restore the list of partitions is there before their events are.
+#[test]
+fn no_filter_is_made_of_part_of_a_partition() {
+    let database = narrow_database();
+    let mut client = database.connect().unwrap();
+    assert_eq!(record_range(&mut client, 1..=100), (100, 0));
+    filter_all(&mut client);
+    client.batch_execute("DELETE FROM billing.meter_event_filters").unwrap();
+    client
+        .batch_execute("BEGIN; DELETE FROM billing.meter_events WHERE identifier = 'r-7'")
+        .unwrap();
+    let filter = "SELECT count(*) FROM billing.meter_event_partitions p
+                  WHERE p.event_count > 0 AND billing.filter_partition(p.name)";
+    assert_eq!(number(&mut client, filter), 0);
+    assert_eq!(
+        number(&mut client, "SELECT count(*) FROM billing.meter_event_filters"),
+        0
+    );
+    client.batch_execute("ROLLBACK").unwrap();
+    assert_eq!(number(&mut client, filter), 1);
+    for _ in 0..10 {
+        assert!(!record(&mut client, "r-7").unwrap());
+    }
+}
+
+#[test]
+fn a_partition_that_takes_anothers_name_does_not_take_its_filter() {
+    let database = narrow_database();
+    let mut client = database.connect().unwrap();
+    assert!(record(&mut client, "former").unwrap());
+    filter_all(&mut client);
+    client
+        .batch_execute(
+            r#"DO $$
+               DECLARE
+                   p billing.meter_event_partitions;
+               BEGIN
+                   DELETE FROM billing.meter_event_partitions q WHERE q.event_count = 1 RETURNING q.* INTO p;
+                   EXECUTE format('DROP TABLE billing.%I', p.name);
+                   PERFORM billing.make_partition(p.lower_bound, p.upper_bound);
+                   INSERT INTO billing.meter_events (customer, event_name, identifier, value, "timestamp", received_at)
+                   VALUES ('acme', 'sum', 'latter', 1, p.lower_bound, p.lower_bound);
+               END $$"#,
+        )
+        .unwrap();
+    filter_all(&mut client);
+    let sealed = "SELECT count(*) FROM billing.meter_event_partitions WHERE event_count = 1";
+    await_that("it is sealed too", || {
+        maintain(&mut client);
+        number(&mut client, sealed) == 1
+    });
+    for _ in 0..10 {
+        assert!(!record(&mut client, "latter").unwrap());
+    }
+    assert!(record(&mut client, "former").unwrap());
+}
+
 #[test]
 fn a_partition_with_an_open_writer_is_not_sealed() {
     let database = narrow_database();
