@@ -432,6 +432,50 @@ fn a_partition_that_takes_anothers_name_does_not_take_its_filter() {
     assert!(record(&mut client, "former").unwrap());
 }
 
+/// Which filters are kept shows when all of them lie.
+#[test]
+fn the_latest_filters_that_find_room_are_kept() {
+    let database = crate::recording::database();
+    let mut client = database.connect().unwrap();
+    // Three filters of 1536 bytes.
+    client
+        .batch_execute(
+            r#"SELECT billing.make_partition(d - n * interval '24 hours', d - (n - 1) * interval '24 hours')
+               FROM date_trunc('day', now(), 'UTC') d, generate_series(2, 4) n;
+               INSERT INTO billing.meter_events (customer, event_name, identifier, value, "timestamp", received_at)
+               SELECT 'acme', 'sum', 'r-' || n, 1, at, at
+               FROM (SELECT n, date_trunc('day', now(), 'UTC') - interval '78 hours' + n / 1000 * interval '24 hours' AS at
+                     FROM generate_series(0, 2999) n) e"#,
+        )
+        .unwrap();
+    await_that("the past days are sealed and have their filters", || {
+        maintain(&mut client);
+        number(&mut client, "SELECT count(*) FROM billing.meter_event_filters") == 3
+    });
+    client
+        .batch_execute("UPDATE billing.meter_event_filters SET bits = decode(repeat('00', length(bits)), 'hex')")
+        .unwrap();
+    for (case, (memory, believed)) in (0..).zip([("0", 0), ("1kB", 0), ("2kB", 1), ("4kB", 2), ("1MB", 3)]) {
+        let mut session = database.connect().unwrap();
+        session
+            .batch_execute(&format!(
+                "SET billing.filter_memory = '{memory}'; SET billing.identifier_window = '7d'"
+            ))
+            .unwrap();
+        // Enough searches for every filter to be asked for.
+        let new = 10_000 + 100 * case;
+        assert_eq!(record_range(&mut session, new..=new + 99), (100, 0));
+        for n in 0..3 {
+            let retry = format!("r-{}", 1000 * n + case + 1);
+            assert_eq!(
+                record(&mut session, &retry).unwrap(),
+                n >= 3 - believed,
+                "{memory}: {retry}"
+            );
+        }
+    }
+}
+
 #[test]
 fn a_partition_with_an_open_writer_is_not_sealed() {
     let database = narrow_database();
