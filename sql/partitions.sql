@@ -126,8 +126,8 @@ COMMENT ON FUNCTION billing.seal_partition(text) IS
 CREATE FUNCTION billing.identity_filter(partition regclass, events bigint) RETURNS SETOF bytea
     AS 'MODULE_PATHNAME', 'identity_filter_wrapper' LANGUAGE c VOLATILE STRICT;
 COMMENT ON FUNCTION billing.identity_filter(regclass, bigint) IS
-    'The parts, in order, of a Bloom filter of the identities in a partition that was sealed with that many events; none if it holds '
-    'fewer. Internal.';
+    'The parts, in order, of a Bloom filter of the identities in a partition that was sealed with that many events; '
+    'none if it holds fewer. Internal.';
 
 CREATE FUNCTION billing.filter_partition(partition text) RETURNS boolean
     LANGUAGE plpgsql VOLATILE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -149,8 +149,8 @@ BEGIN
     RETURN FOUND;
 END $$;
 COMMENT ON FUNCTION billing.filter_partition(text) IS
-    'Makes the filter of a sealed partition that has none. Returns whether it did: not while fewer events are there than when it was '
-    'sealed, as in the midst of a restore.';
+    'Makes the filter of a sealed partition that has none. Returns whether it did: not while fewer events are there '
+    'than when it was sealed, as in the midst of a restore.';
 
 CREATE FUNCTION billing.drop_old_partitions() RETURNS integer
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '200ms'

@@ -128,7 +128,7 @@ pub fn register() {
     GucRegistry::define_int_guc(
         c"billing.filter_memory",
         c"How much memory a session that records may keep filters of sealed partitions in.",
-        c"1.5 MB for a million events, of the partitions that retries are looked for in, mostly one. Without, their indexes are searched.",
+        c"1.5 MB for a million events of partitions searched for retries, mostly one. Else the index is searched.",
         &FILTER_MEMORY,
         0,
         i32::MAX,

@@ -38,7 +38,7 @@ enum Known {
 }
 
 impl Filters {
-    /// Makes room for a filter, at the expense of older partitions' ones, as fewer events ask for those. `false`: there is none.
+    /// Makes room for a filter at the expense of older partitions' ones: fewer events ask for those. `false`: in vain.
     fn make_room(&mut self, needed: usize, place: Place) -> bool {
         let Some(mut room) = settings::filter_memory().checked_sub(needed) else {
             return false;
@@ -152,7 +152,8 @@ fn keep(partition: &Partition, known: Known) {
     });
 }
 
-/// The filter of all identities in a partition that was sealed with so many events, in parts. None if it holds fewer: it is being restored.
+/// The filter of all identities in a partition that was sealed with so many events, in parts. None if it holds fewer, as in
+/// the midst of a restore.
 #[pg_extern(sql = false)]
 fn identity_filter(partition: pg_sys::Oid, events: i64) -> Result<SetOfIterator<'static, Vec<u8>>> {
     let events = u64::try_from(events).unwrap_or(0);

@@ -122,8 +122,8 @@ impl Leaf {
     pub fn each_identity(&self, mut read: impl FnMut([&[u8]; KEY_COLUMNS])) -> Result<()> {
         let positions = positions(self.relation, &COLUMNS)?;
         let last = positions[..KEY_COLUMNS].iter().max().map_or(0, |position| position + 1);
-        // SAFETY: the relation is open, and the slot of its type; the columns are texts and NOT NULL. In a wide row they too may be
-        // compressed, or lie elsewhere: what is made of them then is freed here.
+        // SAFETY: the relation is open, and the slot of its type; the columns are texts and NOT NULL. In a wide row they too
+        // may be compressed, or lie elsewhere: what is made of them then is freed here.
         unsafe {
             let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot());
             let scan = pg_sys::table_beginscan(self.relation, snapshot, 0, std::ptr::null_mut());

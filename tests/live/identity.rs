@@ -444,8 +444,8 @@ fn the_latest_filters_that_find_room_are_kept() {
                FROM date_trunc('day', now(), 'UTC') d, generate_series(2, 4) n;
                INSERT INTO billing.meter_events (customer, event_name, identifier, value, "timestamp", received_at)
                SELECT 'acme', 'sum', 'r-' || n, 1, at, at
-               FROM (SELECT n, date_trunc('day', now(), 'UTC') - interval '78 hours' + n / 1000 * interval '24 hours' AS at
-                     FROM generate_series(0, 2999) n) e"#,
+               FROM (SELECT n, date_trunc('day', now(), 'UTC') - interval '78 hours'
+                            + n / 1000 * interval '24 hours' AS at FROM generate_series(0, 2999) n) e"#,
         )
         .unwrap();
     await_that("the past days are sealed and have their filters", || {
