@@ -52,5 +52,5 @@ GRANT INSERT, UPDATE ON billing.customers, billing.products, billing.meters, bil
     billing.currencies TO billing_admin;
 GRANT SET ON PARAMETER
     billing.max_event_age, billing.max_event_lead, billing.identifier_window, billing.partition_width,
-    billing.finalization_delay, billing.late_usage, billing.invoice_numbering
+    billing.finalization_delay, billing.late_usage, billing.invoice_numbering, billing.filter_memory
     TO billing_admin;

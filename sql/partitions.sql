@@ -110,6 +110,8 @@ BEGIN
         RETURN false;
     END;
     EXECUTE format('CREATE INDEX %I ON billing.%I (customer, event_name, "timestamp")', partition || '_timestamp', partition);
+    -- Of a former partition of this name, dropped by hand.
+    DELETE FROM billing.meter_event_filters f WHERE f.partition = seal_partition.partition;
     EXECUTE format(
         'UPDATE billing.meter_event_partitions p
          SET sealed_at = clock_timestamp(), min_timestamp = e.least, max_timestamp = e.greatest, event_count = e.count
@@ -124,7 +126,8 @@ COMMENT ON FUNCTION billing.seal_partition(text) IS
 CREATE FUNCTION billing.identity_filter(partition regclass, events bigint) RETURNS SETOF bytea
     AS 'MODULE_PATHNAME', 'identity_filter_wrapper' LANGUAGE c VOLATILE STRICT;
 COMMENT ON FUNCTION billing.identity_filter(regclass, bigint) IS
-    'The parts, in order, of a Bloom filter of the identities in a partition, with room for that many events. Internal.';
+    'The parts, in order, of a Bloom filter of the identities in a partition that was sealed with that many events; '
+    'none if it holds fewer. Internal.';
 
 CREATE FUNCTION billing.filter_partition(partition text) RETURNS boolean
     LANGUAGE plpgsql VOLATILE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -143,10 +146,11 @@ BEGIN
     SELECT filter_partition.partition, f.nth - 1, count(*) OVER (), f.bits
     FROM billing.identity_filter(format('billing.%I', partition)::regclass, events) WITH ORDINALITY AS f (bits, nth)
     ON CONFLICT DO NOTHING;
-    RETURN true;
+    RETURN FOUND;
 END $$;
 COMMENT ON FUNCTION billing.filter_partition(text) IS
-    'Makes the filter of a sealed partition that has none. Returns whether it did.';
+    'Makes the filter of a sealed partition that has none. Returns whether it did: not while fewer events are there '
+    'than when it was sealed, as in the midst of a restore.';
 
 CREATE FUNCTION billing.drop_old_partitions() RETURNS integer
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '200ms'

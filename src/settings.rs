@@ -45,6 +45,7 @@ pub static RETENTION: GucSetting<i32> = GucSetting::<i32>::new(NO_LIMIT);
 pub static LATE_USAGE: GucSetting<LateUsage> = GucSetting::<LateUsage>::new(LateUsage::next_invoice);
 pub static INVOICE_NUMBERING: GucSetting<InvoiceNumbering> =
     GucSetting::<InvoiceNumbering>::new(InvoiceNumbering::account);
+pub static FILTER_MEMORY: GucSetting<i32> = GucSetting::<i32>::new(16 << 10);
 pub static WORKER: GucSetting<bool> = GucSetting::<bool>::new(true);
 
 type Duration = (
@@ -124,6 +125,16 @@ pub fn register() {
         GucContext::Sighup,
         GucFlags::UNIT_MS,
     );
+    GucRegistry::define_int_guc(
+        c"billing.filter_memory",
+        c"How much memory a session that records may keep filters of sealed partitions in.",
+        c"1.5 MB for a million events of partitions searched for retries, mostly one. Else the index is searched.",
+        &FILTER_MEMORY,
+        0,
+        i32::MAX,
+        GucContext::Suset,
+        GucFlags::UNIT_KB,
+    );
     GucRegistry::define_bool_guc(
         c"billing.worker",
         c"Whether a background worker is started on demand, and with the server where the library is preloaded.",
@@ -148,6 +159,11 @@ pub fn register() {
         GucContext::Suset,
         GucFlags::default(),
     );
+}
+
+/// In bytes.
+pub fn filter_memory() -> usize {
+    (FILTER_MEMORY.get().max(0) as usize).saturating_mul(1 << 10)
 }
 
 /// A limit in microseconds; `None`: no limit.

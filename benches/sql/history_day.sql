@@ -9,7 +9,9 @@ FROM (SELECT n, timestamptz '{day}' + interval '24 hours' * (n::float8 / {events
 
 CREATE UNIQUE INDEX {partition}_identity ON billing.{partition} (customer, event_name, identifier);
 
+-- What the worker does with a day that is over.
 SELECT billing.seal_partition('{partition}');
+SELECT billing.filter_partition('{partition}');
 
 INSERT INTO billing.usage_buckets (customer, event_name, width, start, event_count, value_sum)
 SELECT customer, event_name, 'hour', date_trunc('hour', "timestamp", 'UTC'), count(*), sum(value)

@@ -4,7 +4,7 @@
 //! reading, the index is searched.
 
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use pgrx::prelude::*;
@@ -16,18 +16,18 @@ use crate::pg::error::Result;
 use crate::pg::leaf::Leaf;
 use crate::pg::owner::as_owner;
 use crate::pg::spi::{self, Sees, Statement, arg};
+use crate::pg::time::Micros;
+use crate::settings;
 
-/// What a backend keeps at most: filters of some five million events.
-const MOST_BYTES: usize = 8 << 20;
 /// Bytes of a row, so that one fills a page, and of how many events they tell.
 const BYTES_OF_PART: usize = 8000;
 const EVENTS_OF_PART: u64 = 5000;
 
+/// By the beginning of the partition.
 #[derive(Default)]
-struct Filters {
-    known: HashMap<pg_sys::Oid, Known>,
-    bytes: usize,
-}
+struct Filters(BTreeMap<Place, Known>);
+
+type Place = (Micros, u32);
 
 #[derive(Clone)]
 enum Known {
@@ -35,6 +35,24 @@ enum Known {
     Searched(u64),
     /// `None`: there is none, or no room for it.
     Read(Option<Rc<Filter>>),
+}
+
+impl Filters {
+    /// Makes room for a filter at the expense of older partitions' ones: fewer events ask for those. `false`: in vain.
+    fn make_room(&mut self, needed: usize, place: Place) -> bool {
+        let Some(mut room) = settings::filter_memory().checked_sub(needed) else {
+            return false;
+        };
+        for (other, known) in self.0.iter_mut().rev() {
+            let Known::Read(Some(filter)) = known else { continue };
+            match room.checked_sub(filter.bytes().len()) {
+                Some(left) => room = left,
+                None if *other > place => return false,
+                None => *known = Known::Read(None),
+            }
+        }
+        true
+    }
 }
 
 thread_local! {
@@ -47,7 +65,7 @@ thread_local! {
 /// asked for in the midst of recording.
 pub fn of(partition: &Partition, searches: usize) -> Option<Rc<Filter>> {
     let sealed = partition.sealed.as_ref()?;
-    let known = FILTERS.with(|kept| kept.with(|filters| filters.known.get(&partition.oid).cloned()));
+    let known = FILTERS.with(|kept| kept.with(|filters| filters.0.get(&place(partition)).cloned()));
     let before = match known {
         Some(Known::Read(filter)) => return filter,
         Some(Known::Searched(times)) => times,
@@ -85,24 +103,26 @@ fn read(partition: &Partition) -> Result<()> {
               WHERE f.partition = (SELECT c.relname::text FROM pg_catalog.pg_class c WHERE c.oid = $1) ORDER BY f.part",
         types: &[PgBuiltInOids::OIDOID],
     };
-    let known = FILTERS.with(|kept| kept.with(|filters| filters.known.get(&partition.oid).cloned()));
+    let known = FILTERS.with(|kept| kept.with(|filters| filters.0.get(&place(partition)).cloned()));
     let Some(sealed) = &partition.sealed else {
         return Ok(());
     };
-    if matches!(known, Some(Known::Read(_))) {
+    if matches!(known, Some(Known::Read(..))) {
         return Ok(());
     }
     catalog::relation(c"meter_event_filters")?;
     let since = catalog::changes();
-    let bytes = FILTERS.with(|kept| kept.with(|filters| filters.bytes));
-    let filter = match Filter::bytes_for(sealed.events) + bytes {
-        ..=MOST_BYTES => {
+    let mut has_room = false;
+    let needed = Filter::bytes_for(sealed.events);
+    FILTERS.with(|kept| kept.keep(since, |filters| has_room = filters.make_room(needed, place(partition))));
+    let filter = match has_room {
+        true => {
             let read = |row: &spi::Row| Ok((row.required::<i32>(1)?, row.required::<i32>(2)?, row.required(3)?));
             whole(as_owner(|| {
                 spi::fetch(&READ, &[arg(partition.oid)], Sees::Latest, read)
             })?)
         }
-        _ => None,
+        false => None,
     };
     if catalog::changes() == since {
         keep(partition, Known::Read(filter.map(Rc::new)));
@@ -120,25 +140,33 @@ fn whole(parts: Vec<(i32, i32, Vec<u8>)>) -> Option<Filter> {
     complete.then(|| Filter::of_bytes(bytes)).flatten()
 }
 
+fn place(partition: &Partition) -> Place {
+    (partition.lower, partition.oid.into())
+}
+
 fn keep(partition: &Partition, known: Known) {
     FILTERS.with(|kept| {
         kept.keep(catalog::changes(), |filters| {
-            if let Known::Read(Some(filter)) = &known {
-                filters.bytes += filter.bytes().len();
-            }
-            filters.known.insert(partition.oid, known);
+            filters.0.insert(place(partition), known);
         })
     });
 }
 
-/// The filter of all identities in a partition, for about that many events, in parts.
+/// The filter of all identities in a partition that was sealed with so many events, in parts. None if it holds fewer, as in
+/// the midst of a restore.
 #[pg_extern(sql = false)]
 fn identity_filter(partition: pg_sys::Oid, events: i64) -> Result<SetOfIterator<'static, Vec<u8>>> {
-    let mut filter = Filter::with_room_for(u64::try_from(events).unwrap_or(0));
+    let events = u64::try_from(events).unwrap_or(0);
+    let mut filter = Filter::with_room_for(events);
+    let mut added = 0;
     if let Some(leaf) = Leaf::open(partition)? {
-        leaf.each_identity(|identity| filter.add(fingerprint(identity)))?;
+        leaf.each_identity(|identity| {
+            filter.add(fingerprint(identity));
+            added += 1;
+        })?;
         leaf.close();
     }
-    let parts: Vec<Vec<u8>> = filter.bytes().chunks(BYTES_OF_PART).map(<[u8]>::to_vec).collect();
+    let whole = if added < events { &[] } else { filter.bytes() };
+    let parts: Vec<Vec<u8>> = whole.chunks(BYTES_OF_PART).map(<[u8]>::to_vec).collect();
     Ok(SetOfIterator::new(parts))
 }

@@ -63,7 +63,7 @@ pub struct Pending<'a> {
     of_run: HashMap<(Micros, Dimensions), usize>,
 }
 
-/// Up to this many rows are sooner looked through than hashed.
+/// Up to this many rows are sooner looked through than hashed, and inserted one by one than together.
 const FEW: usize = 4;
 
 struct Row<'a> {
@@ -238,9 +238,12 @@ fn write(part: usize, rows: &[&Row]) -> Result<()> {
             break table;
         }
     };
-    match rows {
-        [row] => table.insert(&row.columns()?),
-        rows => drop(table.insert_many(rows.iter().map(|row| row.columns()), None)?),
+    if rows.len() <= FEW {
+        for row in rows {
+            table.insert(&row.columns()?);
+        }
+    } else {
+        table.insert_many(rows.iter().map(|row| row.columns()), None)?;
     }
     table.close();
     Ok(())

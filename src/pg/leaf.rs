@@ -122,18 +122,23 @@ impl Leaf {
     pub fn each_identity(&self, mut read: impl FnMut([&[u8]; KEY_COLUMNS])) -> Result<()> {
         let positions = positions(self.relation, &COLUMNS)?;
         let last = positions[..KEY_COLUMNS].iter().max().map_or(0, |position| position + 1);
-        // SAFETY: the relation is open, and the slot of its type; the columns are texts and NOT NULL, and short enough never to
-        // be toasted.
+        // SAFETY: the relation is open, and the slot of its type; the columns are texts and NOT NULL. In a wide row they too
+        // may be compressed, or lie elsewhere: what is made of them then is freed here.
         unsafe {
             let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot());
             let scan = pg_sys::table_beginscan(self.relation, snapshot, 0, std::ptr::null_mut());
             while pg_sys::table_scan_getnextslot(scan, pg_sys::ScanDirection::ForwardScanDirection, self.slot) {
                 pgrx::check_for_interrupts!();
                 pg_sys::slot_getsomeattrs(self.slot, last as i32);
-                read(std::array::from_fn(|i| {
-                    let datum = *(*self.slot).tts_values.add(positions[i]);
-                    pgrx::varlena_to_byte_slice(datum.cast_mut_ptr())
-                }));
+                let stored: [*mut pg_sys::varlena; KEY_COLUMNS] =
+                    std::array::from_fn(|i| (*(*self.slot).tts_values.add(positions[i])).cast_mut_ptr());
+                let plain = stored.map(|text| pg_sys::pg_detoast_datum_packed(text));
+                read(plain.map(|text| pgrx::varlena_to_byte_slice(text)));
+                for (plain, stored) in plain.into_iter().zip(stored) {
+                    if plain != stored {
+                        pg_sys::pfree(plain.cast());
+                    }
+                }
             }
             pg_sys::table_endscan(scan);
             pg_sys::UnregisterSnapshot(snapshot);

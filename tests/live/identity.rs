@@ -353,6 +353,129 @@ fn a_filter_that_lies_is_believed() {
     assert_eq!(recorded_twice(&mut client).len(), 101);
 }
 
+/// A row too wide for a page's quarter has its texts compressed, the identity's too.
+#[test]
+fn retries_of_wide_events_are_known_by_the_filter() {
+    let database = narrow_database();
+    let mut client = database.connect().unwrap();
+    client
+        .batch_execute("SELECT billing.create_customer(repeat('c', 250))")
+        .unwrap();
+    let sql = "SELECT billing.record_meter_event('sum', repeat('c', 250), 1, repeat('i', 250), now(),
+                   jsonb_build_object('note', (SELECT string_agg(md5(n::text), '') FROM generate_series(1, 59) n)))";
+    let wide = |client: &mut Client| client.query_one(sql, &[]).unwrap().get::<_, bool>(0);
+    assert!(wide(&mut client));
+    let compressed =
+        "SELECT count(*) FROM billing.meter_events WHERE pg_column_size(customer) < octet_length(customer)";
+    assert_eq!(number(&mut client, compressed), 1);
+    filter_all(&mut client);
+    for _ in 0..10 {
+        assert!(!wide(&mut client));
+    }
+    assert_eq!(recorded_twice(&mut client), []);
+}
+
+/// In the midst of a restore the list of partitions is there before their events are.
+#[test]
+fn no_filter_is_made_of_part_of_a_partition() {
+    let database = narrow_database();
+    let mut client = database.connect().unwrap();
+    assert_eq!(record_range(&mut client, 1..=100), (100, 0));
+    filter_all(&mut client);
+    client.batch_execute("DELETE FROM billing.meter_event_filters").unwrap();
+    client
+        .batch_execute("BEGIN; DELETE FROM billing.meter_events WHERE identifier = 'r-7'")
+        .unwrap();
+    let filter = "SELECT count(*) FROM billing.meter_event_partitions p
+                  WHERE p.event_count > 0 AND billing.filter_partition(p.name)";
+    assert_eq!(number(&mut client, filter), 0);
+    assert_eq!(
+        number(&mut client, "SELECT count(*) FROM billing.meter_event_filters"),
+        0
+    );
+    client.batch_execute("ROLLBACK").unwrap();
+    assert_eq!(number(&mut client, filter), 1);
+    for _ in 0..10 {
+        assert!(!record(&mut client, "r-7").unwrap());
+    }
+}
+
+#[test]
+fn a_partition_that_takes_anothers_name_does_not_take_its_filter() {
+    let database = narrow_database();
+    let mut client = database.connect().unwrap();
+    assert!(record(&mut client, "former").unwrap());
+    filter_all(&mut client);
+    client
+        .batch_execute(
+            r#"DO $$
+               DECLARE
+                   p billing.meter_event_partitions;
+               BEGIN
+                   DELETE FROM billing.meter_event_partitions q WHERE q.event_count = 1 RETURNING q.* INTO p;
+                   EXECUTE format('DROP TABLE billing.%I', p.name);
+                   PERFORM billing.make_partition(p.lower_bound, p.upper_bound);
+                   INSERT INTO billing.meter_events (customer, event_name, identifier, value, "timestamp", received_at)
+                   VALUES ('acme', 'sum', 'latter', 1, p.lower_bound, p.lower_bound);
+               END $$"#,
+        )
+        .unwrap();
+    filter_all(&mut client);
+    let sealed = "SELECT count(*) FROM billing.meter_event_partitions WHERE event_count = 1";
+    await_that("it is sealed too", || {
+        maintain(&mut client);
+        number(&mut client, sealed) == 1
+    });
+    for _ in 0..10 {
+        assert!(!record(&mut client, "latter").unwrap());
+    }
+    assert!(record(&mut client, "former").unwrap());
+}
+
+/// Which filters are kept shows when all of them lie.
+#[test]
+fn the_latest_filters_that_find_room_are_kept() {
+    let database = crate::recording::database();
+    let mut client = database.connect().unwrap();
+    // Three filters of 1536 bytes.
+    client
+        .batch_execute(
+            r#"SELECT billing.make_partition(d - n * interval '24 hours', d - (n - 1) * interval '24 hours')
+               FROM date_trunc('day', now(), 'UTC') d, generate_series(2, 4) n;
+               INSERT INTO billing.meter_events (customer, event_name, identifier, value, "timestamp", received_at)
+               SELECT 'acme', 'sum', 'r-' || n, 1, at, at
+               FROM (SELECT n, date_trunc('day', now(), 'UTC') - interval '78 hours'
+                            + n / 1000 * interval '24 hours' AS at FROM generate_series(0, 2999) n) e"#,
+        )
+        .unwrap();
+    await_that("the past days are sealed and have their filters", || {
+        maintain(&mut client);
+        number(&mut client, "SELECT count(*) FROM billing.meter_event_filters") == 3
+    });
+    client
+        .batch_execute("UPDATE billing.meter_event_filters SET bits = decode(repeat('00', length(bits)), 'hex')")
+        .unwrap();
+    for (case, (memory, believed)) in (0..).zip([("0", 0), ("1kB", 0), ("2kB", 1), ("4kB", 2), ("1MB", 3)]) {
+        let mut session = database.connect().unwrap();
+        session
+            .batch_execute(&format!(
+                "SET billing.filter_memory = '{memory}'; SET billing.identifier_window = '7d'"
+            ))
+            .unwrap();
+        // Enough searches for every filter to be asked for.
+        let new = 10_000 + 100 * case;
+        assert_eq!(record_range(&mut session, new..=new + 99), (100, 0));
+        for n in 0..3 {
+            let retry = format!("r-{}", 1000 * n + case + 1);
+            assert_eq!(
+                record(&mut session, &retry).unwrap(),
+                n >= 3 - believed,
+                "{memory}: {retry}"
+            );
+        }
+    }
+}
+
 #[test]
 fn a_partition_with_an_open_writer_is_not_sealed() {
     let database = narrow_database();

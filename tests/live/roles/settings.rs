@@ -5,6 +5,7 @@ use crate::refusal::Refusal;
 
 /// Settings that billing_admin may change in a session. Nobody else may change any.
 const SET_BY_ADMIN: &[&str] = &[
+    "billing.filter_memory",
     "billing.finalization_delay",
     "billing.identifier_window",
     "billing.invoice_numbering",
