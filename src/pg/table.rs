@@ -78,6 +78,61 @@ impl<const N: usize> Table<N> {
         }
     }
 
+    /// Inserts one row, stored without the columns at its end that hold what the table says of rows that lack them: the value with
+    /// which a column was added, or NULL. Rewriting the table, as VACUUM FULL does, makes it forget such values, and then rows are
+    /// stored whole. The table has no indexes.
+    pub fn insert_short(&mut self, row: &[Arg; N]) {
+        // SAFETY: as in `insert`. The short slot has the first of the columns, with the values of the other; both are gone before this
+        // returns.
+        unsafe {
+            let slot = self.fill(0, row);
+            let stored = self.columns_to_store(slot);
+            let row_type = pg_sys::CreateTemplateTupleDesc(stored as i32);
+            for column in 1..=stored as i16 {
+                pg_sys::TupleDescCopyEntry(row_type, column, (*self.relation).rd_att, column);
+            }
+            let short = pg_sys::MakeSingleTupleTableSlot(row_type, &pg_sys::TTSOpsVirtual);
+            (*short).tts_values.copy_from_nonoverlapping((*slot).tts_values, stored);
+            (*short).tts_isnull.copy_from_nonoverlapping((*slot).tts_isnull, stored);
+            pg_sys::ExecStoreVirtualTuple(short);
+            (*short).tts_tableOid = (*slot).tts_tableOid;
+            let command = pg_sys::GetCurrentCommandId(true);
+            pg_sys::table_tuple_insert(self.relation, short, command, 0, std::ptr::null_mut());
+            pg_sys::ExecDropSingleTupleTableSlot(short);
+            self.forget(1);
+        }
+    }
+
+    /// How many columns a row must be stored with to be read back as it is.
+    ///
+    /// # Safety
+    /// The slot must hold a row of the relation.
+    unsafe fn columns_to_store(&self, slot: *mut pg_sys::TupleTableSlot) -> usize {
+        // SAFETY: by the caller.
+        unsafe {
+            let row_type = (*self.relation).rd_att;
+            let count = (*row_type).natts as usize;
+            if (*(*self.relation).rd_rel).relam != pg_sys::HEAP_TABLE_AM_OID {
+                return count;
+            }
+            let goes_without_saying = |column: usize| {
+                let mut nothing = false;
+                let missing = pg_sys::getmissingattr(row_type, column as i32 + 1, &mut nothing);
+                let (value, is_null) = (*(*slot).tts_values.add(column), *(*slot).tts_isnull.add(column));
+                if nothing || is_null {
+                    return nothing && is_null;
+                }
+                let attribute = attribute(self.relation, column);
+                datumIsEqual(value, missing, (*attribute).attbyval, (*attribute).attlen.into())
+            };
+            let without = (1..count)
+                .rev()
+                .take_while(|column| goes_without_saying(*column))
+                .count();
+            count - without
+        }
+    }
+
     /// Inserts a row that can still be taken back; other sessions that meet it wait for [`Table::decide`]. `Err(token)`: the unique
     /// index `arbiter` has its key already, and it must be taken back.
     pub fn insert_speculatively(&mut self, row: &[Arg; N], arbiter: pg_sys::Oid) -> std::result::Result<u32, u32> {
@@ -361,10 +416,15 @@ fn kept_executor_state() -> *mut pg_sys::EState {
     STATE.get()
 }
 
+unsafe extern "C-unwind" {
+    // utils/datum.h, which pgrx does not bind: compares bytes, and raises nothing.
+    fn datumIsEqual(value1: pg_sys::Datum, value2: pg_sys::Datum, by_value: bool, length: i32) -> bool;
+}
+
 /// # Safety
 /// The relation must be open and `position` one of its columns, from 0.
-pub unsafe fn column_name<'a>(relation: pg_sys::Relation, position: usize) -> &'a CStr {
-    // SAFETY: by the caller; a column's name ends with a zero byte.
+unsafe fn attribute(relation: pg_sys::Relation, position: usize) -> *const pg_sys::FormData_pg_attribute {
+    // SAFETY: by the caller.
     unsafe {
         // As TupleDescAttr() finds it, behind the short forms of all columns.
         #[cfg(feature = "pg18")]
@@ -378,6 +438,16 @@ pub unsafe fn column_name<'a>(relation: pg_sys::Relation, position: usize) -> &'
         };
         #[cfg(not(feature = "pg18"))]
         let attribute = (*(*relation).rd_att).attrs.as_ptr().add(position);
+        attribute
+    }
+}
+
+/// # Safety
+/// The relation must be open and `position` one of its columns, from 0.
+pub unsafe fn column_name<'a>(relation: pg_sys::Relation, position: usize) -> &'a CStr {
+    // SAFETY: by the caller; a column's name ends with a zero byte.
+    unsafe {
+        let attribute = attribute(relation, position);
         if (*attribute).attisdropped {
             c""
         } else {
