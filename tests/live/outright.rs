@@ -9,7 +9,7 @@ use harness::{Cluster, Database, Dice, Options, cluster_under_test};
 use postgres::Client;
 
 use crate::recording::{
-    assert_never_crashed, await_blocked, await_that, backend, catalog, number, record, recorded_twice, usage,
+    assert_never_crashed, await_blocked, await_that, backend, catalog, number, record, recorded_twice, text, usage,
 };
 
 /// A database on a cluster without workers or pages logged whole, well within its day.
@@ -263,6 +263,47 @@ fn races_record_once_and_end_in_no_error() {
     assert_never_crashed(database.cluster());
 }
 
+#[test]
+fn a_single_event_is_logged_in_little_more_than_a_plain_row() {
+    // Its log is that of nobody else.
+    let cluster = quiet_cluster();
+    let database = within_the_day(Database::with_extension(&cluster).unwrap());
+    let mut client = database.connect().unwrap();
+    client
+        .batch_execute(
+            r#"CREATE TABLE plain (LIKE billing.meter_events);
+               CREATE UNIQUE INDEX ON plain (customer, event_name, identifier);
+               CREATE TABLE sent AS SELECT n, gen_random_uuid()::text AS id FROM generate_series(1, 500) n;
+               CREATE PROCEDURE insert_all() LANGUAGE plpgsql AS $$ BEGIN FOR i IN 1..500 LOOP
+                   INSERT INTO plain (customer, event_name, identifier, value, "timestamp", received_at)
+                   SELECT 'acme', 'sum', s.id, 1, now(), clock_timestamp() FROM sent s WHERE s.n = i;
+                   COMMIT;
+               END LOOP; END $$;
+               CREATE PROCEDURE record_all() LANGUAGE plpgsql AS $$ BEGIN FOR i IN 1..500 LOOP
+                   PERFORM billing.record_meter_event('sum', 'acme', 1, s.id, now()) FROM sent s WHERE s.n = i;
+                   COMMIT;
+               END LOOP; END $$;"#,
+        )
+        .unwrap();
+    let mut logged = |call: &str| {
+        let start = text(&mut client, "SELECT pg_current_wal_insert_lsn()");
+        client.batch_execute(call).unwrap();
+        number(
+            &mut client,
+            &format!("SELECT (pg_current_wal_insert_lsn() - '{start}')::bigint"),
+        )
+    };
+    // Once beforehand, and then with the same identifiers on both sides: pages are split as often.
+    logged("CALL insert_all()");
+    logged("CALL record_all()");
+    logged("UPDATE sent SET id = gen_random_uuid()::text");
+    let (plain, recorded) = (logged("CALL insert_all()"), logged("CALL record_all()"));
+    let ratio = recorded as f64 / plain as f64;
+    println!("{plain} bytes of plain rows, {recorded} of events: {ratio:.3}");
+    assert!(ratio <= 1.3, "{ratio}");
+    assert_eq!(usage(&mut client, "sum"), "1001");
+}
+
 /// Logical decoding hands out rows as they are inserted, and would not hand out that one was taken back.
 #[test]
 fn readers_of_the_log_see_each_event_once() {
@@ -296,4 +337,41 @@ fn readers_of_the_log_see_each_event_once() {
     for row in seen {
         assert_eq!(row.get::<_, i64>(1), 1, "{}", row.get::<_, String>(0));
     }
+}
+
+/// Rows of the queue are stored without what goes without saying, until the table has been rewritten and forgets what that is.
+#[test]
+fn the_queue_reads_the_same_after_it_was_rewritten() {
+    let database = quiet_database();
+    let mut client = database.connect().unwrap();
+    let parts: Vec<String> = client
+        .query(
+            "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'billing.usage_pending'::regclass",
+            &[],
+        )
+        .unwrap()
+        .iter()
+        .map(|row| row.get(0))
+        .collect();
+    let forgetful = "SELECT count(*) FROM pg_attribute a JOIN pg_inherits i ON i.inhrelid = a.attrelid
+        WHERE i.inhparent = 'billing.usage_pending'::regclass
+          AND a.attname IN ('dimensions', 'event_count', 'rebuild') AND NOT a.atthasmissing";
+    assert_eq!(number(&mut client, forgetful), 0, "added with a value");
+    let rows = "SELECT string_agg(p::text, E'\n' ORDER BY p::text) FROM billing.usage_pending p";
+    let in_between = "SELECT count(*) FROM billing.usage_pending p
+        WHERE p.dimensions = '{}' AND p.event_count = 1 AND p.value_max IS NULL AND NOT p.rebuild AND p.value_sum = 1";
+    assert!(record(&mut client, "before").unwrap());
+    assert_eq!(number(&mut client, in_between), 2);
+    let before = text(&mut client, rows);
+    for part in &parts {
+        client.batch_execute(&format!("VACUUM FULL {part}")).unwrap();
+    }
+    assert_eq!(number(&mut client, forgetful), 24);
+    assert_eq!(text(&mut client, rows), before);
+    assert!(record(&mut client, "after").unwrap());
+    assert!(record(&mut database.connect().unwrap(), "after that").unwrap());
+    assert_eq!(number(&mut client, in_between), 4);
+    assert_eq!(usage(&mut client, "sum"), "4");
+    client.execute("SELECT billing.roll_up()", &[]).unwrap();
+    assert_eq!(usage(&mut client, "sum"), "4");
 }
