@@ -9,6 +9,7 @@ use pgrx::prelude::*;
 
 use super::error::{Result, error};
 use super::spi::Arg;
+use super::unguarded::{self, under_one_guard};
 
 /// As many as COPY inserts at once.
 const AT_ONCE: usize = 1000;
@@ -29,15 +30,15 @@ pub struct Table<const N: usize> {
 impl<const N: usize> Table<N> {
     /// `None`: it was dropped meanwhile. Anything but an ordinary local table without triggers is SQLSTATE 55000.
     pub fn open(oid: pg_sys::Oid, columns: &[&CStr; N]) -> Result<Option<Table<N>>> {
-        // SAFETY: both only look at the state of the transaction. Before the lock, which a standby refuses in other words.
-        unsafe {
-            pg_sys::PreventCommandIfReadOnly(c"record_meter_event()".as_ptr());
-            pg_sys::PreventCommandIfParallelMode(c"record_meter_event()".as_ptr());
-        }
         // SAFETY: closed in `close`; on ERROR the transaction's resource owner closes it. What else is made lives in the
         // current memory context or is freed in `close`.
         unsafe {
-            let relation = pg_sys::try_table_open(oid, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE);
+            let relation = under_one_guard(|| {
+                // Before the lock, which a standby refuses in other words.
+                unguarded::PreventCommandIfReadOnly(c"record_meter_event()".as_ptr());
+                unguarded::PreventCommandIfParallelMode(c"record_meter_event()".as_ptr());
+                unguarded::try_table_open(oid, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE)
+            });
             if relation.is_null() {
                 return Ok(None);
             }
@@ -48,10 +49,14 @@ impl<const N: usize> Table<N> {
                 return Err(unusable(relation, "has triggers, which recording would not fire"));
             }
             let positions = positions(relation, columns)?;
-            let result = pg_sys::palloc0(size_of::<pg_sys::ResultRelInfo>()).cast::<pg_sys::ResultRelInfo>();
-            (*result).type_ = pg_sys::NodeTag::T_ResultRelInfo;
-            pg_sys::InitResultRelInfo(result, relation, 0, std::ptr::null_mut(), 0);
-            pg_sys::ExecOpenIndices(result, false);
+            let (result, slot) = under_one_guard(|| {
+                let result = unguarded::palloc0(size_of::<pg_sys::ResultRelInfo>()).cast::<pg_sys::ResultRelInfo>();
+                (*result).type_ = pg_sys::NodeTag::T_ResultRelInfo;
+                unguarded::InitResultRelInfo(result, relation, 0, std::ptr::null_mut(), 0);
+                unguarded::ExecOpenIndices(result, false);
+                let slot = unguarded::MakeSingleTupleTableSlot((*relation).rd_att, &raw const pg_sys::TTSOpsVirtual);
+                (result, slot)
+            });
             Ok(Some(Table {
                 relation,
                 positions,
@@ -60,7 +65,7 @@ impl<const N: usize> Table<N> {
                     true => pg_sys::CreateExecutorState(),
                     false => kept_executor_state(),
                 },
-                slots: Vec::new(),
+                slots: vec![slot],
                 row_type: std::ptr::null_mut(),
             }))
         }
@@ -71,10 +76,11 @@ impl<const N: usize> Table<N> {
         // SAFETY: the slot belongs to this relation's row type and holds the row.
         unsafe {
             let slot = self.fill(0, row);
-            let command = pg_sys::GetCurrentCommandId(true);
-            pg_sys::table_tuple_insert(self.relation, slot, command, 0, std::ptr::null_mut());
-            self.index(slot, None);
-            self.forget(1);
+            under_one_guard(|| {
+                self.store(slot);
+                self.index(slot, None);
+                self.forget(1);
+            });
         }
     }
 
@@ -86,27 +92,28 @@ impl<const N: usize> Table<N> {
         // returns.
         unsafe {
             let slot = self.fill(0, row);
-            let stored = self.columns_to_store(slot);
-            let row_type = pg_sys::CreateTemplateTupleDesc(stored as i32);
-            for column in 1..=stored as i16 {
-                pg_sys::TupleDescCopyEntry(row_type, column, (*self.relation).rd_att, column);
-            }
-            let short = pg_sys::MakeSingleTupleTableSlot(row_type, &pg_sys::TTSOpsVirtual);
-            (*short).tts_values.copy_from_nonoverlapping((*slot).tts_values, stored);
-            (*short).tts_isnull.copy_from_nonoverlapping((*slot).tts_isnull, stored);
-            pg_sys::ExecStoreVirtualTuple(short);
-            (*short).tts_tableOid = (*slot).tts_tableOid;
-            let command = pg_sys::GetCurrentCommandId(true);
-            pg_sys::table_tuple_insert(self.relation, short, command, 0, std::ptr::null_mut());
-            pg_sys::ExecDropSingleTupleTableSlot(short);
-            self.forget(1);
+            under_one_guard(|| {
+                let stored = self.columns_to_store(slot);
+                let row_type = unguarded::CreateTemplateTupleDesc(stored as i32);
+                for column in 1..=stored as i16 {
+                    unguarded::TupleDescCopyEntry(row_type, column, (*self.relation).rd_att, column);
+                }
+                let short = unguarded::MakeSingleTupleTableSlot(row_type, &raw const pg_sys::TTSOpsVirtual);
+                (*short).tts_values.copy_from_nonoverlapping((*slot).tts_values, stored);
+                (*short).tts_isnull.copy_from_nonoverlapping((*slot).tts_isnull, stored);
+                unguarded::ExecStoreVirtualTuple(short);
+                (*short).tts_tableOid = (*slot).tts_tableOid;
+                self.store(short);
+                unguarded::ExecDropSingleTupleTableSlot(short);
+                self.forget(1);
+            });
         }
     }
 
     /// How many columns a row must be stored with to be read back as it is.
     ///
     /// # Safety
-    /// The slot must hold a row of the relation.
+    /// The slot must hold a row of the relation. Under a guard.
     unsafe fn columns_to_store(&self, slot: *mut pg_sys::TupleTableSlot) -> usize {
         // SAFETY: by the caller.
         unsafe {
@@ -117,13 +124,13 @@ impl<const N: usize> Table<N> {
             }
             let goes_without_saying = |column: usize| {
                 let mut nothing = false;
-                let missing = pg_sys::getmissingattr(row_type, column as i32 + 1, &mut nothing);
+                let missing = unguarded::getmissingattr(row_type, column as i32 + 1, &mut nothing);
                 let (value, is_null) = (*(*slot).tts_values.add(column), *(*slot).tts_isnull.add(column));
                 if nothing || is_null {
                     return nothing && is_null;
                 }
                 let attribute = attribute(self.relation, column);
-                datumIsEqual(value, missing, (*attribute).attbyval, (*attribute).attlen.into())
+                unguarded::datumIsEqual(value, missing, (*attribute).attbyval, (*attribute).attlen.into())
             };
             let without = (1..count)
                 .rev()
@@ -142,7 +149,7 @@ impl<const N: usize> Table<N> {
             let token = pg_sys::SpeculativeInsertionLockAcquire(pg_sys::GetCurrentTransactionId());
             let command = pg_sys::GetCurrentCommandId(true);
             pg_sys::table_tuple_insert_speculative(self.relation, slot, command, 0, std::ptr::null_mut(), token);
-            if self.index(slot, Some(arbiter)) {
+            if under_one_guard(|| self.index(slot, Some(arbiter))) {
                 Err(token)
             } else {
                 Ok(token)
@@ -156,7 +163,7 @@ impl<const N: usize> Table<N> {
         unsafe {
             pg_sys::table_tuple_complete_speculative(self.relation, self.slots[0], token, keep);
             pg_sys::SpeculativeInsertionLockRelease(pg_sys::GetCurrentTransactionId());
-            self.forget(1);
+            under_one_guard(|| self.forget(1));
         }
     }
 
@@ -176,17 +183,20 @@ impl<const N: usize> Table<N> {
         // SAFETY: as in `insert`. On ERROR the lock goes with the transaction, as the row does.
         unsafe {
             let slot = self.fill(0, row);
-            let xid = pg_sys::GetCurrentTransactionId();
-            let undecided = undecided(xid);
-            pg_sys::LockAcquire(&undecided, pg_sys::ExclusiveLock as pg_sys::LOCKMODE, false, false);
-            let command = pg_sys::GetCurrentCommandId(true);
-            pg_sys::table_tuple_insert(self.relation, slot, command, 0, std::ptr::null_mut());
-            let stays = !self.index(slot, Some(arbiter)) && keep();
+            let (xid, conflict) = under_one_guard(|| {
+                let xid = unguarded::GetCurrentTransactionId();
+                unguarded::LockAcquire(&undecided(xid), pg_sys::ExclusiveLock as pg_sys::LOCKMODE, false, false);
+                self.store(slot);
+                (xid, self.index(slot, Some(arbiter)))
+            });
+            let stays = !conflict && keep();
             if !stays {
                 self.take_back(slot, xid);
             }
-            pg_sys::LockRelease(&undecided, pg_sys::ExclusiveLock as pg_sys::LOCKMODE, false);
-            self.forget(1);
+            under_one_guard(|| {
+                unguarded::LockRelease(&undecided(xid), pg_sys::ExclusiveLock as pg_sys::LOCKMODE, false);
+                self.forget(1);
+            });
             stays
         }
     }
@@ -241,12 +251,13 @@ impl<const N: usize> Table<N> {
             }
             // SAFETY: that many slots are filled. What the insertion allocates goes with `forget`.
             unsafe {
-                let outer = pg_sys::MemoryContextSwitchTo((*self.per_tuple()).ecxt_per_tuple_memory);
+                let per_tuple = under_one_guard(|| self.per_tuple());
+                let outer = pg_sys::MemoryContextSwitchTo((*per_tuple).ecxt_per_tuple_memory);
                 let command = pg_sys::GetCurrentCommandId(true);
                 pg_sys::table_multi_insert(self.relation, self.slots.as_mut_ptr(), filled as i32, command, 0, bulk);
                 pg_sys::MemoryContextSwitchTo(outer);
-                unique = (0..filled).all(|nth| !self.index(self.slots[nth], arbiter));
-                self.forget(filled);
+                unique = (0..filled).all(|nth| !under_one_guard(|| self.index(self.slots[nth], arbiter)));
+                under_one_guard(|| self.forget(filled));
             }
         }
         // SAFETY: made above.
@@ -264,12 +275,10 @@ impl<const N: usize> Table<N> {
                 if nth == 1 {
                     self.row_type = pg_sys::CreateTupleDescCopyConstr((*relation).rd_att);
                 }
-                let row_type = if nth == 0 { (*relation).rd_att } else { self.row_type };
                 self.slots
-                    .push(pg_sys::MakeSingleTupleTableSlot(row_type, &pg_sys::TTSOpsVirtual));
+                    .push(pg_sys::MakeSingleTupleTableSlot(self.row_type, &pg_sys::TTSOpsVirtual));
             }
             let slot = self.slots[nth];
-            pg_sys::ExecClearTuple(slot);
             let columns = (*(*relation).rd_att).natts as usize;
             let values = std::slice::from_raw_parts_mut((*slot).tts_values, columns);
             let nulls = std::slice::from_raw_parts_mut((*slot).tts_isnull, columns);
@@ -280,7 +289,7 @@ impl<const N: usize> Table<N> {
                     nulls[*position] = false;
                 }
             }
-            pg_sys::ExecStoreVirtualTuple(slot);
+            unguarded::ExecStoreVirtualTuple(slot);
             (*slot).tts_tableOid = (*relation).rd_id;
             if !(*(*relation).rd_att).constr.is_null() {
                 pg_sys::ExecConstraints(self.result, slot, self.estate);
@@ -289,12 +298,24 @@ impl<const N: usize> Table<N> {
         }
     }
 
+    /// Puts a row into the table.
+    ///
+    /// # Safety
+    /// The slot must hold it. Under a guard.
+    unsafe fn store(&self, slot: *mut pg_sys::TupleTableSlot) {
+        // SAFETY: by the caller.
+        unsafe {
+            let command = unguarded::GetCurrentCommandId(true);
+            unguarded::table_tuple_insert(self.relation, slot, command, 0, std::ptr::null_mut());
+        }
+    }
+
     /// Enters an inserted row into the indexes. `true`: the unique index `arbiter` has its key already. Of another index that would be
     /// an ERROR.
     ///
     /// # Safety
-    /// The slot must hold the row as it was inserted.
-    unsafe fn index(&mut self, slot: *mut pg_sys::TupleTableSlot, arbiter: Option<pg_sys::Oid>) -> bool {
+    /// The slot must hold the row as it was inserted. Under a guard.
+    unsafe fn index(&self, slot: *mut pg_sys::TupleTableSlot, arbiter: Option<pg_sys::Oid>) -> bool {
         let mut conflict = false;
         // SAFETY: by the caller; the list is small and goes with the memory context.
         unsafe {
@@ -303,9 +324,9 @@ impl<const N: usize> Table<N> {
             }
             let outer = pg_sys::MemoryContextSwitchTo((*self.per_tuple()).ecxt_per_tuple_memory);
             let arbiters = arbiter.map_or(std::ptr::null_mut(), |index| {
-                pg_sys::lappend_oid(std::ptr::null_mut(), index)
+                unguarded::lappend_oid(std::ptr::null_mut(), index)
             });
-            pg_sys::ExecInsertIndexTuples(
+            unguarded::ExecInsertIndexTuples(
                 self.result,
                 slot,
                 self.estate,
@@ -322,26 +343,26 @@ impl<const N: usize> Table<N> {
     }
 
     /// # Safety
-    /// The table must be open.
+    /// The table must be open. Under a guard.
     unsafe fn per_tuple(&self) -> *mut pg_sys::ExprContext {
         // SAFETY: by the caller.
         unsafe {
             match (*self.estate).es_per_tuple_exprcontext {
-                context if context.is_null() => pg_sys::MakePerTupleExprContext(self.estate),
+                context if context.is_null() => unguarded::MakePerTupleExprContext(self.estate),
                 context => context,
             }
         }
     }
 
     /// # Safety
-    /// No tuple of the first `filled` slots may be needed any more.
-    unsafe fn forget(&mut self, filled: usize) {
+    /// No tuple of the first `filled` slots may be needed any more. Under a guard.
+    unsafe fn forget(&self, filled: usize) {
         // SAFETY: by the caller.
         unsafe {
             for slot in &self.slots[..filled] {
-                pg_sys::ExecClearTuple(*slot);
+                unguarded::ExecClearTuple(*slot);
             }
-            pg_sys::MemoryContextReset((*self.per_tuple()).ecxt_per_tuple_memory);
+            unguarded::MemoryContextReset((*self.per_tuple()).ecxt_per_tuple_memory);
         }
     }
 
@@ -349,15 +370,18 @@ impl<const N: usize> Table<N> {
         // SAFETY: all of it was made in `open` and `fill`. The lock stays until the transaction ends, as after any statement. The
         // command counter moves so that later statements see the rows.
         unsafe {
-            pg_sys::ExecCloseIndices(self.result);
-            for slot in self.slots {
-                pg_sys::ExecDropSingleTupleTableSlot(slot);
-            }
-            if self.estate != kept_executor_state() {
-                pg_sys::FreeExecutorState(self.estate);
-            }
-            pg_sys::table_close(self.relation, pg_sys::NoLock as pg_sys::LOCKMODE);
-            pg_sys::CommandCounterIncrement();
+            let kept = kept_executor_state();
+            under_one_guard(|| {
+                unguarded::ExecCloseIndices(self.result);
+                for slot in &self.slots {
+                    unguarded::ExecDropSingleTupleTableSlot(*slot);
+                }
+                if self.estate != kept {
+                    pg_sys::FreeExecutorState(self.estate);
+                }
+                unguarded::table_close(self.relation, pg_sys::NoLock as pg_sys::LOCKMODE);
+                unguarded::CommandCounterIncrement();
+            });
         }
     }
 }
@@ -414,11 +438,6 @@ fn kept_executor_state() -> *mut pg_sys::EState {
         }
     }
     STATE.get()
-}
-
-unsafe extern "C-unwind" {
-    // utils/datum.h, which pgrx does not bind: compares bytes, and raises nothing.
-    fn datumIsEqual(value1: pg_sys::Datum, value2: pg_sys::Datum, by_value: bool, length: i32) -> bool;
 }
 
 /// # Safety
