@@ -71,6 +71,9 @@ BEGIN
                    table_name || '_identity', table_name);
     EXECUTE format('CREATE INDEX %I ON billing.%I USING brin ("timestamp") WITH (autosummarize = on)',
                    table_name || '_timestamp_brin', table_name);
+    -- The first range is summed up with the index, while it is empty; each event of its 128 pages would be logged as one that widens it.
+    -- The next range has it summed up when it is full, as all others.
+    PERFORM brin_desummarize_range(format('billing.%I', table_name || '_timestamp_brin')::regclass, 0);
     EXECUTE format('COMMENT ON TABLE billing.%I IS %L', table_name,
                    format('Events received from %s to before %s.', lower_bound, upper_bound));
     EXECUTE format('ALTER TABLE billing.meter_events ATTACH PARTITION billing.%I FOR VALUES FROM (%L) TO (%L)',

@@ -1,22 +1,53 @@
 -- The queue between recording and the buckets: written by recording and cancelling, emptied by roll_up().
 
 CREATE TABLE billing.usage_pending (
+    hour timestamptz NOT NULL,
     customer text COLLATE "C" NOT NULL,
     event_name text COLLATE "C" NOT NULL,
-    dimensions jsonb NOT NULL DEFAULT '{}',
-    hour timestamptz NOT NULL,
-    event_count bigint NOT NULL,
-    value_sum numeric,
-    value_time_sum numeric,
-    value_max numeric,
-    value_min numeric,
-    last_value numeric,
-    last_timestamp timestamptz,
-    last_received_at timestamptz,
-    last_identifier text COLLATE "C",
-    distinct_values text[],
-    rebuild boolean NOT NULL DEFAULT false
+    value_sum numeric
 ) PARTITION BY HASH (customer);
+
+-- As many as src/ingest/pending.rs writes to. More would spare summaries little, and cost batches an opening each.
+DO $$
+DECLARE
+    part text;
+BEGIN
+    FOR remainder IN 0..7 LOOP
+        part := 'usage_pending_' || remainder;
+        EXECUTE format('CREATE TABLE billing.%I PARTITION OF billing.usage_pending
+                            FOR VALUES WITH (MODULUS 8, REMAINDER %s)
+                        WITH (
+                            -- Every row dies within seconds of its birth, and each roll-up reads the whole table: dead rows
+                            -- must go at once.
+                            autovacuum_vacuum_threshold = 1000,
+                            autovacuum_vacuum_scale_factor = 0,
+                            -- A row recorded is a row soon dead, so insertions tell as much, and by the thousand even where
+                            -- a burst stood.
+                            autovacuum_vacuum_insert_threshold = 1000,
+                            autovacuum_vacuum_insert_scale_factor = 0,
+                            autovacuum_vacuum_cost_delay = 0,
+                            -- Statistics of a queue are stale before they are used.
+                            autovacuum_analyze_threshold = 1000000,
+                            autovacuum_analyze_scale_factor = 10
+                        )', part, remainder);
+    END LOOP;
+END $$;
+
+-- Columns that are added to a table have a value in rows that were stored without them. Recording stores rows without those at the
+-- end that would hold just that, so one event of a meter that sums is four columns, and a quarter less to log. In the order in which
+-- they are wanted; they must be added, and to the partitions too, after these are there.
+ALTER TABLE billing.usage_pending
+    ADD COLUMN dimensions jsonb NOT NULL DEFAULT '{}',
+    ADD COLUMN event_count bigint NOT NULL DEFAULT 1,
+    ADD COLUMN value_max numeric,
+    ADD COLUMN value_min numeric,
+    ADD COLUMN last_value numeric,
+    ADD COLUMN last_timestamp timestamptz,
+    ADD COLUMN last_received_at timestamptz,
+    ADD COLUMN last_identifier text COLLATE "C",
+    ADD COLUMN distinct_values text[],
+    ADD COLUMN value_time_sum numeric,
+    ADD COLUMN rebuild boolean NOT NULL DEFAULT false;
 COMMENT ON TABLE billing.usage_pending IS
 'Usage that is committed but not yet in billing.usage_buckets: one row for an event, or one per customer, meter,
 dimensions and hour of a batch. Append-only; billing.roll_up() empties it. Which value columns are filled depends on the
@@ -50,29 +81,12 @@ COMMENT ON COLUMN billing.usage_pending.rebuild IS
 max, min, unique_count); the buckets are recomputed from billing.meter_events.';
 SELECT pg_catalog.pg_extension_config_dump('billing.usage_pending', '');
 
--- As many as src/ingest/pending.rs writes to. More would spare summaries little, and cost batches an opening each.
 DO $$
 DECLARE
     part text;
 BEGIN
     FOR remainder IN 0..7 LOOP
         part := 'usage_pending_' || remainder;
-        EXECUTE format('CREATE TABLE billing.%I PARTITION OF billing.usage_pending
-                            FOR VALUES WITH (MODULUS 8, REMAINDER %s)
-                        WITH (
-                            -- Every row dies within seconds of its birth, and each roll-up reads the whole table: dead rows
-                            -- must go at once.
-                            autovacuum_vacuum_threshold = 1000,
-                            autovacuum_vacuum_scale_factor = 0,
-                            -- A row recorded is a row soon dead, so insertions tell as much, and by the thousand even where
-                            -- a burst stood.
-                            autovacuum_vacuum_insert_threshold = 1000,
-                            autovacuum_vacuum_insert_scale_factor = 0,
-                            autovacuum_vacuum_cost_delay = 0,
-                            -- Statistics of a queue are stale before they are used.
-                            autovacuum_analyze_threshold = 1000000,
-                            autovacuum_analyze_scale_factor = 10
-                        )', part, remainder);
         EXECUTE format('COMMENT ON TABLE billing.%I IS %L', part,
                        'Rows of billing.usage_pending of an eighth of the customers, by their hash.');
         EXECUTE (

@@ -199,6 +199,12 @@ impl Identity {
     fn try_record(&mut self, event: &Event, key: &Key, tuple: &Tuple) -> Result<Verdict> {
         let arbiter = arbiter(&self.table)?;
         let mut search_first = RETRIES.get();
+        if !search_first && self.table.takes_back() {
+            if let Some(verdict) = self.record_outright(event, key, tuple, arbiter)? {
+                return Ok(verdict);
+            }
+            search_first = true;
+        }
         loop {
             pgrx::check_for_interrupts!();
             if search_first {
@@ -208,7 +214,7 @@ impl Identity {
                         RETRIES.set(true);
                         return Ok(Verdict::Duplicate);
                     }
-                    Rival::Pending { xid, token } => {
+                    Rival::Pending { xid, token, .. } => {
                         wait_for(xid, token);
                         continue;
                     }
@@ -235,7 +241,7 @@ impl Identity {
                     self.table.decide(token, true);
                     return Ok(Verdict::Recorded);
                 }
-                Rival::Pending { xid, token: others } => {
+                Rival::Pending { xid, token: others, .. } => {
                     self.table.decide(token, false);
                     wait_for(xid, others);
                 }
@@ -245,6 +251,38 @@ impl Identity {
                 }
             }
         }
+    }
+
+    /// Records the event without a speculative row: searches the other partitions first, which far from the partition's bounds is as safe
+    /// as the other order (see [`Identity::record_together`]). `None`: nothing was recorded, because the partition has the identity, or
+    /// may have, or its bound is near.
+    ///
+    /// The row is as any other from the beginning, and only what becomes of a race takes it back. Until that is settled nothing is waited
+    /// for, so that those who meet the row can wait for the decision, whatever they hold.
+    fn record_outright(
+        &mut self,
+        event: &Event,
+        key: &Key,
+        tuple: &Tuple,
+        arbiter: pg_sys::Oid,
+    ) -> Result<Option<Verdict>> {
+        let current = self.current;
+        loop {
+            pgrx::check_for_interrupts!();
+            let now = Micros::now();
+            if !far_from_bounds(&current, now) {
+                return Ok(None);
+            }
+            match self.search_others(now, event, key)? {
+                Rival::None => break,
+                Rival::Recorded => return Ok(Some(Verdict::Duplicate)),
+                Rival::Pending { xid, token, .. } => wait_for(xid, token),
+            }
+        }
+        let stays = self
+            .table
+            .insert_if(tuple, arbiter, || far_from_bounds(&current, Micros::now()));
+        Ok(stays.then_some(Verdict::Recorded))
     }
 
     /// The first rival in another partition that waiting alone does not settle.
@@ -262,7 +300,7 @@ impl Identity {
                 match leaf.find_rival(key) {
                     Rival::None => break,
                     // Undecided in a newer partition: ours has precedence and stays; the other takes its own back.
-                    Rival::Pending { xid, token } if token != 0 && newer => wait_for(xid, token),
+                    Rival::Pending { xid, token, .. } if token != 0 && newer => wait_for(xid, token),
                     rival => return Ok(rival),
                 }
             }
@@ -284,8 +322,7 @@ impl Identity {
     ) -> Result<Option<Vec<Option<Micros>>>> {
         let now = Micros::now();
         let current = self.current;
-        let in_time =
-            |at: Micros| current.holds(at.saturating_add(-MARGIN)) && current.holds(at.saturating_add(MARGIN));
+        let in_time = |at: Micros| far_from_bounds(&current, at);
         if !in_time(now) {
             return Ok(None);
         }
@@ -349,6 +386,11 @@ impl Identity {
     }
 }
 
+/// Whether no other session's clock can be in another partition now.
+fn far_from_bounds(partition: &Partition, now: Micros) -> bool {
+    partition.holds(now.saturating_add(-MARGIN)) && partition.holds(now.saturating_add(MARGIN))
+}
+
 fn count(recorded: &[Option<Micros>]) -> usize {
     recorded.iter().flatten().count()
 }
@@ -394,9 +436,12 @@ fn pass_over_recorded(
                     *at = None;
                     break;
                 }
-                Rival::Pending { xid, token } => {
+                Rival::Pending { .. } => {
                     search.end();
-                    wait_for(xid, token);
+                    // Once more, with patience for rows that are being decided on.
+                    if let Rival::Pending { xid, token, .. } = leaf.find_rival(key) {
+                        wait_for(xid, token);
+                    }
                     search = leaf.search();
                 }
             }

@@ -38,10 +38,57 @@ thread_local! {
 
 #[derive(Default)]
 struct Customers {
-    known: HashSet<String>,
+    known: Ids,
     looked_up: usize,
     /// Whether reading all of them was tried.
     read: bool,
+}
+
+/// A set of ids. Those of up to 23 bytes stand in the table itself: a look elsewhere for each costs as much as finding its place.
+#[derive(Default)]
+struct Ids {
+    short: HashSet<[u8; 24]>,
+    long: HashSet<String>,
+}
+
+impl Ids {
+    /// The bytes of a short id, and behind them how many they are.
+    fn short(id: &str) -> Option<[u8; 24]> {
+        let mut short = [0; 24];
+        short[..23].get_mut(..id.len())?.copy_from_slice(id.as_bytes());
+        short[23] = id.len() as u8;
+        Some(short)
+    }
+
+    fn contains(&self, id: &str) -> bool {
+        match Ids::short(id) {
+            Some(short) => self.short.contains(&short),
+            None => self.long.contains(id),
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.short.len() + self.long.len()
+    }
+}
+
+impl Extend<String> for Ids {
+    fn extend<T: IntoIterator<Item = String>>(&mut self, ids: T) {
+        for id in ids {
+            match Ids::short(&id) {
+                Some(short) => self.short.insert(short),
+                None => self.long.insert(id),
+            };
+        }
+    }
+}
+
+impl FromIterator<String> for Ids {
+    fn from_iter<T: IntoIterator<Item = String>>(ids: T) -> Ids {
+        let mut set = Ids::default();
+        set.extend(ids);
+        set
+    }
 }
 
 /// The meter of that event name.
@@ -141,7 +188,7 @@ fn keep_customers(since: u64, found: Vec<String>) {
         kept.keep(since, |customers| {
             customers.looked_up += found.len();
             if customers.known.len() + found.len() > MOST_CUSTOMERS {
-                customers.known.clear();
+                customers.known = Ids::default();
             }
             customers.known.extend(found);
         })

@@ -25,13 +25,12 @@ use crate::types::Formula;
 
 /// The columns of a row, in the order of [`Row::columns`].
 const COLUMNS: [&CStr; 15] = [
+    c"hour",
     c"customer",
     c"event_name",
-    c"dimensions",
-    c"hour",
-    c"event_count",
     c"value_sum",
-    c"value_time_sum",
+    c"dimensions",
+    c"event_count",
     c"value_max",
     c"value_min",
     c"last_value",
@@ -39,6 +38,7 @@ const COLUMNS: [&CStr; 15] = [
     c"last_received_at",
     c"last_identifier",
     c"distinct_values",
+    c"value_time_sum",
     c"rebuild",
 ];
 
@@ -240,7 +240,7 @@ fn write(part: usize, rows: &[&Row]) -> Result<()> {
     };
     if rows.len() <= FEW {
         for row in rows {
-            table.insert(&row.columns()?);
+            table.insert_short(&row.columns()?);
         }
     } else {
         table.insert_many(rows.iter().map(|row| row.columns()), None)?;
@@ -260,13 +260,12 @@ impl Row<'_> {
         let quantity = |value: Option<Quantity>| value.map(from_quantity).transpose();
         let last = usage.last.as_ref();
         Ok([
+            Some(self.hour.datum()),
             Some(self.customer.datum()),
             arg(self.meter.event_name.as_str()),
-            Some(jsonb(&self.dimensions)),
-            Some(self.hour.datum()),
-            arg(usage.event_count),
             total(&usage.sum)?,
-            total(&usage.time_sum)?,
+            Some(jsonb(&self.dimensions)),
+            arg(usage.event_count),
             quantity(usage.max)?,
             quantity(usage.min)?,
             quantity(last.map(|last| last.value))?,
@@ -277,6 +276,7 @@ impl Row<'_> {
                 .distinct
                 .as_ref()
                 .map(|values| values.iter().cloned().collect::<Vec<String>>())),
+            total(&usage.time_sum)?,
             arg(usage.rebuild),
         ])
     }

@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::ffi::CStr;
 
+use pgrx::itemptr::item_pointer_to_u64;
 use pgrx::prelude::*;
 
 use super::catalog;
 use super::error::Result;
 use super::spi::Arg;
-use super::table::{Table, column_name, positions, unusable};
+use super::table::{Table, await_decision, column_name, positions, unusable};
 
 /// The columns of an event, in the order of [`Tuple`].
 pub const COLUMNS: [&CStr; COLUMN_COUNT] = [
@@ -37,6 +38,8 @@ pub enum Rival {
     Pending {
         xid: pg_sys::TransactionId,
         token: u32,
+        /// Where the row stands.
+        row: u64,
     },
 }
 
@@ -111,11 +114,22 @@ impl Leaf {
         }
     }
 
+    /// A row that its inserter may yet take back without a token, as [`Table::insert_if`] does, is looked at again once that is decided:
+    /// whoever waited for the end of its transaction might wait for a row that is not there.
     pub fn find_rival(&self, key: &Key) -> Rival {
-        let mut search = self.search();
-        let rival = search.find_rival(key);
-        search.end();
-        rival
+        let mut decided = None;
+        loop {
+            let mut search = self.search();
+            let rival = search.find_rival(key);
+            search.end();
+            match rival {
+                Rival::Pending { xid, token: 0, row } if decided != Some((xid, row)) => {
+                    await_decision(xid);
+                    decided = Some((xid, row));
+                }
+                rival => return rival,
+            }
+        }
     }
 
     /// Reads the identity of every event whose transaction has committed by now.
@@ -189,6 +203,7 @@ pub struct Search<'a> {
 }
 
 impl Search<'_> {
+    /// A recorded rival rather than a pending one: the latter may be a retry that is about to be taken back, and is nothing to wait for.
     pub fn find_rival(&mut self, key: &Key) -> Rival {
         // SAFETY: the scan is open; snapshot and keys outlive the calls.
         unsafe {
@@ -216,17 +231,17 @@ impl Search<'_> {
                 );
                 let mut met_dead = false;
                 while !pg_sys::index_getnext_tid(self.scan, pg_sys::ScanDirection::ForwardScanDirection).is_null() {
-                    if pg_sys::index_fetch_heap(self.scan, self.leaf.slot) {
-                        rival = match u32::from(self.snapshot.xmin) {
-                            0 => Rival::Recorded,
-                            _ => Rival::Pending {
-                                xid: self.snapshot.xmin,
-                                token: self.snapshot.speculativeToken,
-                            },
+                    if !pg_sys::index_fetch_heap(self.scan, self.leaf.slot) {
+                        met_dead = true;
+                    } else if self.snapshot.xmin == pg_sys::InvalidTransactionId {
+                        return Rival::Recorded;
+                    } else if rival == Rival::None {
+                        rival = Rival::Pending {
+                            xid: self.snapshot.xmin,
+                            token: self.snapshot.speculativeToken,
+                            row: item_pointer_to_u64((*self.leaf.slot).tts_tid),
                         };
-                        break;
                     }
-                    met_dead = true;
                 }
                 if rival != Rival::None || !met_dead {
                     break;

@@ -17,4 +17,5 @@ pub mod subtransaction;
 pub mod table;
 pub mod text;
 pub mod time;
+pub mod unguarded;
 pub mod wire;

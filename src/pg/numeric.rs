@@ -9,6 +9,7 @@ use pgrx::prelude::*;
 use pgrx::{AnyNumeric, direct_function_call};
 
 use super::error::{Result, error};
+use super::text::detoasted;
 use crate::pricing::{MOST_DIGITS, Quantity, Total};
 
 /// NaN and infinities have no decimal: `None`.
@@ -131,11 +132,7 @@ impl NumericRef {
 impl FromDatum for NumericRef {
     unsafe fn from_polymorphic_datum(datum: pg_sys::Datum, is_null: bool, _: pg_sys::Oid) -> Option<NumericRef> {
         // SAFETY: the declared SQL type is numeric; a copy made by detoasting lives as long as the call, as the argument does.
-        (!is_null).then(|| unsafe {
-            NumericRef(pg_sys::Datum::from(pg_sys::pg_detoast_datum_packed(
-                datum.cast_mut_ptr(),
-            )))
-        })
+        (!is_null).then(|| unsafe { NumericRef(pg_sys::Datum::from(detoasted(datum))) })
     }
 }
 

@@ -4,10 +4,12 @@ use std::cell::Cell;
 use std::ffi::CStr;
 
 use pgrx::PgRelation;
+use pgrx::itemptr::{item_pointer_get_both, item_pointer_set_all};
 use pgrx::prelude::*;
 
 use super::error::{Result, error};
 use super::spi::Arg;
+use super::unguarded::{self, under_one_guard};
 
 /// As many as COPY inserts at once.
 const AT_ONCE: usize = 1000;
@@ -28,15 +30,15 @@ pub struct Table<const N: usize> {
 impl<const N: usize> Table<N> {
     /// `None`: it was dropped meanwhile. Anything but an ordinary local table without triggers is SQLSTATE 55000.
     pub fn open(oid: pg_sys::Oid, columns: &[&CStr; N]) -> Result<Option<Table<N>>> {
-        // SAFETY: both only look at the state of the transaction. Before the lock, which a standby refuses in other words.
-        unsafe {
-            pg_sys::PreventCommandIfReadOnly(c"record_meter_event()".as_ptr());
-            pg_sys::PreventCommandIfParallelMode(c"record_meter_event()".as_ptr());
-        }
         // SAFETY: closed in `close`; on ERROR the transaction's resource owner closes it. What else is made lives in the
         // current memory context or is freed in `close`.
         unsafe {
-            let relation = pg_sys::try_table_open(oid, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE);
+            let relation = under_one_guard(|| {
+                // Before the lock, which a standby refuses in other words.
+                unguarded::PreventCommandIfReadOnly(c"record_meter_event()".as_ptr());
+                unguarded::PreventCommandIfParallelMode(c"record_meter_event()".as_ptr());
+                unguarded::try_table_open(oid, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE)
+            });
             if relation.is_null() {
                 return Ok(None);
             }
@@ -47,10 +49,14 @@ impl<const N: usize> Table<N> {
                 return Err(unusable(relation, "has triggers, which recording would not fire"));
             }
             let positions = positions(relation, columns)?;
-            let result = pg_sys::palloc0(size_of::<pg_sys::ResultRelInfo>()).cast::<pg_sys::ResultRelInfo>();
-            (*result).type_ = pg_sys::NodeTag::T_ResultRelInfo;
-            pg_sys::InitResultRelInfo(result, relation, 0, std::ptr::null_mut(), 0);
-            pg_sys::ExecOpenIndices(result, false);
+            let (result, slot) = under_one_guard(|| {
+                let result = unguarded::palloc0(size_of::<pg_sys::ResultRelInfo>()).cast::<pg_sys::ResultRelInfo>();
+                (*result).type_ = pg_sys::NodeTag::T_ResultRelInfo;
+                unguarded::InitResultRelInfo(result, relation, 0, std::ptr::null_mut(), 0);
+                unguarded::ExecOpenIndices(result, false);
+                let slot = unguarded::MakeSingleTupleTableSlot((*relation).rd_att, &raw const pg_sys::TTSOpsVirtual);
+                (result, slot)
+            });
             Ok(Some(Table {
                 relation,
                 positions,
@@ -59,7 +65,7 @@ impl<const N: usize> Table<N> {
                     true => pg_sys::CreateExecutorState(),
                     false => kept_executor_state(),
                 },
-                slots: Vec::new(),
+                slots: vec![slot],
                 row_type: std::ptr::null_mut(),
             }))
         }
@@ -70,10 +76,67 @@ impl<const N: usize> Table<N> {
         // SAFETY: the slot belongs to this relation's row type and holds the row.
         unsafe {
             let slot = self.fill(0, row);
-            let command = pg_sys::GetCurrentCommandId(true);
-            pg_sys::table_tuple_insert(self.relation, slot, command, 0, std::ptr::null_mut());
-            self.index(slot, None);
-            self.forget(1);
+            under_one_guard(|| {
+                self.store(slot);
+                self.index(slot, None);
+                self.forget(1);
+            });
+        }
+    }
+
+    /// Inserts one row, stored without the columns at its end that hold what the table says of rows that lack them: the value with
+    /// which a column was added, or NULL. Rewriting the table, as VACUUM FULL does, makes it forget such values, and then rows are
+    /// stored whole. The table has no indexes.
+    pub fn insert_short(&mut self, row: &[Arg; N]) {
+        // SAFETY: as in `insert`. The short slot has the first of the columns, with the values of the other; both are gone before this
+        // returns.
+        unsafe {
+            let slot = self.fill(0, row);
+            under_one_guard(|| {
+                let stored = self.columns_to_store(slot);
+                let row_type = unguarded::CreateTemplateTupleDesc(stored as i32);
+                for column in 1..=stored as i16 {
+                    unguarded::TupleDescCopyEntry(row_type, column, (*self.relation).rd_att, column);
+                }
+                let short = unguarded::MakeSingleTupleTableSlot(row_type, &raw const pg_sys::TTSOpsVirtual);
+                (*short).tts_values.copy_from_nonoverlapping((*slot).tts_values, stored);
+                (*short).tts_isnull.copy_from_nonoverlapping((*slot).tts_isnull, stored);
+                unguarded::ExecStoreVirtualTuple(short);
+                (*short).tts_tableOid = (*slot).tts_tableOid;
+                self.store(short);
+                unguarded::ExecDropSingleTupleTableSlot(short);
+                self.forget(1);
+            });
+        }
+    }
+
+    /// How many columns a row must be stored with to be read back as it is.
+    ///
+    /// # Safety
+    /// The slot must hold a row of the relation. Under a guard.
+    unsafe fn columns_to_store(&self, slot: *mut pg_sys::TupleTableSlot) -> usize {
+        // SAFETY: by the caller.
+        unsafe {
+            let row_type = (*self.relation).rd_att;
+            let count = (*row_type).natts as usize;
+            if (*(*self.relation).rd_rel).relam != pg_sys::HEAP_TABLE_AM_OID {
+                return count;
+            }
+            let goes_without_saying = |column: usize| {
+                let mut nothing = false;
+                let missing = unguarded::getmissingattr(row_type, column as i32 + 1, &mut nothing);
+                let (value, is_null) = (*(*slot).tts_values.add(column), *(*slot).tts_isnull.add(column));
+                if nothing || is_null {
+                    return nothing && is_null;
+                }
+                let attribute = attribute(self.relation, column);
+                unguarded::datumIsEqual(value, missing, (*attribute).attbyval, (*attribute).attlen.into())
+            };
+            let without = (1..count)
+                .rev()
+                .take_while(|column| goes_without_saying(*column))
+                .count();
+            count - without
         }
     }
 
@@ -86,7 +149,7 @@ impl<const N: usize> Table<N> {
             let token = pg_sys::SpeculativeInsertionLockAcquire(pg_sys::GetCurrentTransactionId());
             let command = pg_sys::GetCurrentCommandId(true);
             pg_sys::table_tuple_insert_speculative(self.relation, slot, command, 0, std::ptr::null_mut(), token);
-            if self.index(slot, Some(arbiter)) {
+            if under_one_guard(|| self.index(slot, Some(arbiter))) {
                 Err(token)
             } else {
                 Ok(token)
@@ -100,7 +163,70 @@ impl<const N: usize> Table<N> {
         unsafe {
             pg_sys::table_tuple_complete_speculative(self.relation, self.slots[0], token, keep);
             pg_sys::SpeculativeInsertionLockRelease(pg_sys::GetCurrentTransactionId());
-            self.forget(1);
+            under_one_guard(|| self.forget(1));
+        }
+    }
+
+    /// Whether [`Table::insert_if`] can take rows back here, for readers of the log too.
+    pub fn takes_back(&self) -> bool {
+        // SAFETY: the relation is open.
+        let is_heap = unsafe { (*(*self.relation).rd_rel).relam } == pg_sys::HEAP_TABLE_AM_OID;
+        // Logical decoding would hand out a row that was inserted outright, and not that it was taken back.
+        // SAFETY: set when the server starts.
+        is_heap && unsafe { pg_sys::wal_level } < pg_sys::WalLevel::WAL_LEVEL_LOGICAL as i32
+    }
+
+    /// Inserts a row outright, and takes it back if the unique index `arbiter` has its key already, or `keep` says no: for other sessions
+    /// it is then as if it had never been. Returns whether it stays. Those that meet it meanwhile wait in [`await_decision`]. Nothing is waited
+    /// for here: not for another row of that key either.
+    pub fn insert_if(&mut self, row: &[Arg; N], arbiter: pg_sys::Oid, keep: impl FnOnce() -> bool) -> bool {
+        // SAFETY: as in `insert`. On ERROR the lock goes with the transaction, as the row does.
+        unsafe {
+            let slot = self.fill(0, row);
+            let (xid, conflict) = under_one_guard(|| {
+                let xid = unguarded::GetCurrentTransactionId();
+                unguarded::LockAcquire(&undecided(xid), pg_sys::ExclusiveLock as pg_sys::LOCKMODE, false, false);
+                self.store(slot);
+                (xid, self.index(slot, Some(arbiter)))
+            });
+            let stays = !conflict && keep();
+            if !stays {
+                self.take_back(slot, xid);
+            }
+            under_one_guard(|| {
+                unguarded::LockRelease(&undecided(xid), pg_sys::ExclusiveLock as pg_sys::LOCKMODE, false);
+                self.forget(1);
+            });
+            stays
+        }
+    }
+
+    /// Makes a row as if it had been inserted speculatively, and then takes it back as such: its xmin becomes invalid. PostgreSQL has
+    /// no other way to unmake a row of a transaction that goes on, short of a subtransaction for each.
+    ///
+    /// The token is not logged, nor the page made dirty for it: it means nothing but to sessions that look at the row until the lines
+    /// below have run, and nothing to a server that starts anew, for which the transaction has failed. What follows is logged, and
+    /// replayed without a look at the token.
+    ///
+    /// # Safety
+    /// The slot must hold the row as it was just inserted by this transaction, and the caller the lock [`undecided`].
+    unsafe fn take_back(&self, slot: *mut pg_sys::TupleTableSlot, xid: pg_sys::TransactionId) {
+        // SAFETY: by the caller, the row is there; the page is pinned until all is done, and changed under its exclusive lock.
+        unsafe {
+            let (block, offset) = item_pointer_get_both((*slot).tts_tid);
+            let buffer = pg_sys::ReadBuffer(self.relation, block);
+            pg_sys::LockBuffer(buffer, pg_sys::BUFFER_LOCK_EXCLUSIVE as i32);
+            let page = pg_sys::BufferGetPage(buffer);
+            let tuple =
+                pg_sys::PageGetItem(page, pg_sys::PageGetItemId(page, offset)).cast::<pg_sys::HeapTupleHeaderData>();
+            let is_ours = (*tuple).t_choice.t_heap.t_xmin == xid;
+            if is_ours {
+                item_pointer_set_all(&mut (*tuple).t_ctid, TOKEN, pg_sys::SpecTokenOffsetNumber as u16);
+            }
+            pg_sys::LockBuffer(buffer, pg_sys::BUFFER_LOCK_UNLOCK as i32);
+            // Raises an ERROR where the row is not ours.
+            pg_sys::table_tuple_complete_speculative(self.relation, slot, TOKEN, false);
+            pg_sys::ReleaseBuffer(buffer);
         }
     }
 
@@ -125,12 +251,13 @@ impl<const N: usize> Table<N> {
             }
             // SAFETY: that many slots are filled. What the insertion allocates goes with `forget`.
             unsafe {
-                let outer = pg_sys::MemoryContextSwitchTo((*self.per_tuple()).ecxt_per_tuple_memory);
+                let per_tuple = under_one_guard(|| self.per_tuple());
+                let outer = pg_sys::MemoryContextSwitchTo((*per_tuple).ecxt_per_tuple_memory);
                 let command = pg_sys::GetCurrentCommandId(true);
                 pg_sys::table_multi_insert(self.relation, self.slots.as_mut_ptr(), filled as i32, command, 0, bulk);
                 pg_sys::MemoryContextSwitchTo(outer);
-                unique = (0..filled).all(|nth| !self.index(self.slots[nth], arbiter));
-                self.forget(filled);
+                unique = (0..filled).all(|nth| !under_one_guard(|| self.index(self.slots[nth], arbiter)));
+                under_one_guard(|| self.forget(filled));
             }
         }
         // SAFETY: made above.
@@ -148,12 +275,10 @@ impl<const N: usize> Table<N> {
                 if nth == 1 {
                     self.row_type = pg_sys::CreateTupleDescCopyConstr((*relation).rd_att);
                 }
-                let row_type = if nth == 0 { (*relation).rd_att } else { self.row_type };
                 self.slots
-                    .push(pg_sys::MakeSingleTupleTableSlot(row_type, &pg_sys::TTSOpsVirtual));
+                    .push(pg_sys::MakeSingleTupleTableSlot(self.row_type, &pg_sys::TTSOpsVirtual));
             }
             let slot = self.slots[nth];
-            pg_sys::ExecClearTuple(slot);
             let columns = (*(*relation).rd_att).natts as usize;
             let values = std::slice::from_raw_parts_mut((*slot).tts_values, columns);
             let nulls = std::slice::from_raw_parts_mut((*slot).tts_isnull, columns);
@@ -164,7 +289,7 @@ impl<const N: usize> Table<N> {
                     nulls[*position] = false;
                 }
             }
-            pg_sys::ExecStoreVirtualTuple(slot);
+            unguarded::ExecStoreVirtualTuple(slot);
             (*slot).tts_tableOid = (*relation).rd_id;
             if !(*(*relation).rd_att).constr.is_null() {
                 pg_sys::ExecConstraints(self.result, slot, self.estate);
@@ -173,12 +298,24 @@ impl<const N: usize> Table<N> {
         }
     }
 
+    /// Puts a row into the table.
+    ///
+    /// # Safety
+    /// The slot must hold it. Under a guard.
+    unsafe fn store(&self, slot: *mut pg_sys::TupleTableSlot) {
+        // SAFETY: by the caller.
+        unsafe {
+            let command = unguarded::GetCurrentCommandId(true);
+            unguarded::table_tuple_insert(self.relation, slot, command, 0, std::ptr::null_mut());
+        }
+    }
+
     /// Enters an inserted row into the indexes. `true`: the unique index `arbiter` has its key already. Of another index that would be
     /// an ERROR.
     ///
     /// # Safety
-    /// The slot must hold the row as it was inserted.
-    unsafe fn index(&mut self, slot: *mut pg_sys::TupleTableSlot, arbiter: Option<pg_sys::Oid>) -> bool {
+    /// The slot must hold the row as it was inserted. Under a guard.
+    unsafe fn index(&self, slot: *mut pg_sys::TupleTableSlot, arbiter: Option<pg_sys::Oid>) -> bool {
         let mut conflict = false;
         // SAFETY: by the caller; the list is small and goes with the memory context.
         unsafe {
@@ -187,9 +324,9 @@ impl<const N: usize> Table<N> {
             }
             let outer = pg_sys::MemoryContextSwitchTo((*self.per_tuple()).ecxt_per_tuple_memory);
             let arbiters = arbiter.map_or(std::ptr::null_mut(), |index| {
-                pg_sys::lappend_oid(std::ptr::null_mut(), index)
+                unguarded::lappend_oid(std::ptr::null_mut(), index)
             });
-            pg_sys::ExecInsertIndexTuples(
+            unguarded::ExecInsertIndexTuples(
                 self.result,
                 slot,
                 self.estate,
@@ -206,26 +343,26 @@ impl<const N: usize> Table<N> {
     }
 
     /// # Safety
-    /// The table must be open.
+    /// The table must be open. Under a guard.
     unsafe fn per_tuple(&self) -> *mut pg_sys::ExprContext {
         // SAFETY: by the caller.
         unsafe {
             match (*self.estate).es_per_tuple_exprcontext {
-                context if context.is_null() => pg_sys::MakePerTupleExprContext(self.estate),
+                context if context.is_null() => unguarded::MakePerTupleExprContext(self.estate),
                 context => context,
             }
         }
     }
 
     /// # Safety
-    /// No tuple of the first `filled` slots may be needed any more.
-    unsafe fn forget(&mut self, filled: usize) {
+    /// No tuple of the first `filled` slots may be needed any more. Under a guard.
+    unsafe fn forget(&self, filled: usize) {
         // SAFETY: by the caller.
         unsafe {
             for slot in &self.slots[..filled] {
-                pg_sys::ExecClearTuple(*slot);
+                unguarded::ExecClearTuple(*slot);
             }
-            pg_sys::MemoryContextReset((*self.per_tuple()).ecxt_per_tuple_memory);
+            unguarded::MemoryContextReset((*self.per_tuple()).ecxt_per_tuple_memory);
         }
     }
 
@@ -233,17 +370,42 @@ impl<const N: usize> Table<N> {
         // SAFETY: all of it was made in `open` and `fill`. The lock stays until the transaction ends, as after any statement. The
         // command counter moves so that later statements see the rows.
         unsafe {
-            pg_sys::ExecCloseIndices(self.result);
-            for slot in self.slots {
-                pg_sys::ExecDropSingleTupleTableSlot(slot);
-            }
-            if self.estate != kept_executor_state() {
-                pg_sys::FreeExecutorState(self.estate);
-            }
-            pg_sys::table_close(self.relation, pg_sys::NoLock as pg_sys::LOCKMODE);
-            pg_sys::CommandCounterIncrement();
+            let kept = kept_executor_state();
+            under_one_guard(|| {
+                unguarded::ExecCloseIndices(self.result);
+                for slot in &self.slots {
+                    unguarded::ExecDropSingleTupleTableSlot(*slot);
+                }
+                if self.estate != kept {
+                    pg_sys::FreeExecutorState(self.estate);
+                }
+                unguarded::table_close(self.relation, pg_sys::NoLock as pg_sys::LOCKMODE);
+                unguarded::CommandCounterIncrement();
+            });
         }
     }
+}
+
+/// The token of rows that were inserted outright and are being taken back. PostgreSQL counts its tokens from 1, anew in each process.
+const TOKEN: u32 = u32::MAX - 1;
+
+/// The lock that a transaction has while it may yet take back a row that it inserted outright: that of a speculative insertion with
+/// [`TOKEN`]. Such a row itself does not tell.
+fn undecided(xid: pg_sys::TransactionId) -> pg_sys::LOCKTAG {
+    pg_sys::LOCKTAG {
+        locktag_field1: xid.into(),
+        locktag_field2: TOKEN,
+        locktag_field3: 0,
+        locktag_field4: 0,
+        locktag_type: pg_sys::LockTagType::LOCKTAG_SPECULATIVE_TOKEN as u8,
+        locktag_lockmethodid: pg_sys::DEFAULT_LOCKMETHOD as u8,
+    }
+}
+
+/// Waits until the transaction has decided on the row that it was inserting outright, if it was. It waits for nobody until then.
+pub fn await_decision(xid: pg_sys::TransactionId) {
+    // SAFETY: no buffer lock is held.
+    unsafe { pg_sys::SpeculativeInsertionWait(xid, TOKEN) }
 }
 
 /// Whether inserting prepares expressions in the executor state: then it must not be the one that is kept.
@@ -280,8 +442,8 @@ fn kept_executor_state() -> *mut pg_sys::EState {
 
 /// # Safety
 /// The relation must be open and `position` one of its columns, from 0.
-pub unsafe fn column_name<'a>(relation: pg_sys::Relation, position: usize) -> &'a CStr {
-    // SAFETY: by the caller; a column's name ends with a zero byte.
+unsafe fn attribute(relation: pg_sys::Relation, position: usize) -> *const pg_sys::FormData_pg_attribute {
+    // SAFETY: by the caller.
     unsafe {
         // As TupleDescAttr() finds it, behind the short forms of all columns.
         #[cfg(feature = "pg18")]
@@ -295,6 +457,16 @@ pub unsafe fn column_name<'a>(relation: pg_sys::Relation, position: usize) -> &'
         };
         #[cfg(not(feature = "pg18"))]
         let attribute = (*(*relation).rd_att).attrs.as_ptr().add(position);
+        attribute
+    }
+}
+
+/// # Safety
+/// The relation must be open and `position` one of its columns, from 0.
+pub unsafe fn column_name<'a>(relation: pg_sys::Relation, position: usize) -> &'a CStr {
+    // SAFETY: by the caller; a column's name ends with a zero byte.
+    unsafe {
+        let attribute = attribute(relation, position);
         if (*attribute).attisdropped {
             c""
         } else {

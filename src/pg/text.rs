@@ -39,6 +39,21 @@ impl<'a> TextRef<'a> {
     }
 }
 
+/// A value as it lies where that can be read, or else a copy in the current memory context.
+///
+/// # Safety
+/// The datum must be a varlena.
+pub unsafe fn detoasted(datum: pg_sys::Datum) -> *mut pg_sys::varlena {
+    let varlena = datum.cast_mut_ptr::<pg_sys::varlena>();
+    // SAFETY: by the caller.
+    unsafe {
+        match pgrx::varlena::varatt_is_1b_e(varlena) || pgrx::varlena::varatt_is_4b_c(varlena) {
+            true => pg_sys::pg_detoast_datum_packed(varlena),
+            false => varlena,
+        }
+    }
+}
+
 impl<'a> FromDatum for TextRef<'a> {
     unsafe fn from_polymorphic_datum(datum: pg_sys::Datum, is_null: bool, _: pg_sys::Oid) -> Option<TextRef<'a>> {
         if is_null {
@@ -46,7 +61,7 @@ impl<'a> FromDatum for TextRef<'a> {
         }
         // SAFETY: the declared SQL type is text; a copy made by detoasting lives as long as the call, as the argument does.
         unsafe {
-            let varlena = pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr());
+            let varlena = detoasted(datum);
             let bytes = pgrx::varlena_to_byte_slice(varlena);
             let text = std::str::from_utf8(bytes).unwrap_or_else(|_| {
                 utf8(bytes.to_vec());

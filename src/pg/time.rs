@@ -5,6 +5,7 @@ use pgrx::datum::{FromDatum, TimestampWithTimeZone};
 use pgrx::prelude::*;
 
 use super::error::{Result, error};
+use super::unguarded;
 
 /// Seconds between the Unix epoch and PostgreSQL's.
 const EPOCH_OFFSET_SECONDS: i64 = 946_684_800;
@@ -18,7 +19,7 @@ impl Micros {
     /// The wall clock, not the transaction's start.
     pub fn now() -> Micros {
         // SAFETY: GetCurrentTimestamp reads the clock and raises nothing.
-        Micros(unsafe { pg_sys::GetCurrentTimestamp() })
+        Micros(unsafe { unguarded::GetCurrentTimestamp() })
     }
 
     /// SQL's now(): the start of the transaction.

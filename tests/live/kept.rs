@@ -56,6 +56,24 @@ fn a_meter_is_refused_from_the_moment_another_session_deactivates_it() {
     }
 }
 
+/// Ids are kept in two ways, by their length.
+#[test]
+fn ids_of_any_length_are_kept_apart() {
+    let database = database();
+    let mut client = database.connect().unwrap();
+    let ids = [1, 21, 22, 23, 24, 25, 100].map(|length| "c".repeat(length) + "d");
+    for id in &ids {
+        refuses_customer(&mut client, id);
+        client.execute("SELECT billing.create_customer($1)", &[id]).unwrap();
+    }
+    for id in ids.iter().chain(&ids) {
+        accepts(&mut client, "sum", id);
+        refuses_customer(&mut client, &format!("{id}x"));
+        refuses_customer(&mut client, &format!("{id}\u{1}"));
+        refuses_customer(&mut client, &id[..id.len() - 1]);
+    }
+}
+
 /// Also in a transaction that had recorded before, at every isolation level: what is recorded is new, whatever the snapshot.
 #[test]
 fn a_transaction_hears_of_it_too() {

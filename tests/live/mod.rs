@@ -20,6 +20,7 @@ mod ingest;
 mod invoices;
 mod invoicing_concurrency;
 mod kept;
+mod outright;
 mod price_amount;
 mod recording;
 mod refusal;

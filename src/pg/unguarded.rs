@@ -1,0 +1,84 @@
+//! PostgreSQL's functions as they are, and one guard around many of them.
+//!
+//! pgrx guards each call by itself, so that an ERROR unwinds Rust; eighty guards were a thirtieth of a single event.
+
+use pgrx::prelude::*;
+
+/// Calls what `calls` calls under one guard.
+///
+/// # Safety
+/// An ERROR jumps out of `calls`: it must have nothing to drop, and must not panic.
+pub unsafe fn under_one_guard<T>(calls: impl FnOnce() -> T) -> T {
+    // SAFETY: by the caller; PostgreSQL is on this thread alone.
+    unsafe { pg_sys::ffi::pg_guard_ffi_boundary(calls) }
+}
+
+unsafe extern "C-unwind" {
+    // These raise nothing, and need no guard.
+    pub fn GetCurrentTimestamp() -> pg_sys::TimestampTz;
+    pub fn ExecStoreVirtualTuple(slot: *mut pg_sys::TupleTableSlot) -> *mut pg_sys::TupleTableSlot;
+    /// utils/datum.h, which pgrx does not bind: compares bytes.
+    pub fn datumIsEqual(value1: pg_sys::Datum, value2: pg_sys::Datum, by_value: bool, length: i32) -> bool;
+
+    // The others do.
+    pub fn PreventCommandIfReadOnly(command: *const std::ffi::c_char);
+    pub fn PreventCommandIfParallelMode(command: *const std::ffi::c_char);
+    pub fn try_table_open(relation: pg_sys::Oid, lock: pg_sys::LOCKMODE) -> pg_sys::Relation;
+    pub fn table_close(relation: pg_sys::Relation, lock: pg_sys::LOCKMODE);
+    pub fn palloc0(size: pg_sys::Size) -> *mut std::ffi::c_void;
+    pub fn InitResultRelInfo(
+        result: *mut pg_sys::ResultRelInfo,
+        relation: pg_sys::Relation,
+        index: pg_sys::Index,
+        root: *mut pg_sys::ResultRelInfo,
+        instrument_options: i32,
+    );
+    pub fn ExecOpenIndices(result: *mut pg_sys::ResultRelInfo, speculative: bool);
+    pub fn ExecCloseIndices(result: *mut pg_sys::ResultRelInfo);
+    pub fn ExecInsertIndexTuples(
+        result: *mut pg_sys::ResultRelInfo,
+        slot: *mut pg_sys::TupleTableSlot,
+        estate: *mut pg_sys::EState,
+        update: bool,
+        no_duplicate_error: bool,
+        conflict: *mut bool,
+        arbiters: *mut pg_sys::List,
+        #[cfg(not(feature = "pg15"))] only_summarizing: bool,
+    ) -> *mut pg_sys::List;
+    pub fn MakePerTupleExprContext(estate: *mut pg_sys::EState) -> *mut pg_sys::ExprContext;
+    pub fn MakeSingleTupleTableSlot(
+        row_type: pg_sys::TupleDesc,
+        operations: *const pg_sys::TupleTableSlotOps,
+    ) -> *mut pg_sys::TupleTableSlot;
+    pub fn ExecDropSingleTupleTableSlot(slot: *mut pg_sys::TupleTableSlot);
+    #[link_name = "ExecClearTuple__pgrx_cshim"]
+    pub fn ExecClearTuple(slot: *mut pg_sys::TupleTableSlot) -> *mut pg_sys::TupleTableSlot;
+    #[link_name = "table_tuple_insert__pgrx_cshim"]
+    pub fn table_tuple_insert(
+        relation: pg_sys::Relation,
+        slot: *mut pg_sys::TupleTableSlot,
+        command: pg_sys::CommandId,
+        options: i32,
+        bulk: *mut pg_sys::BulkInsertStateData,
+    );
+    pub fn CreateTemplateTupleDesc(columns: i32) -> pg_sys::TupleDesc;
+    pub fn TupleDescCopyEntry(
+        to: pg_sys::TupleDesc,
+        to_column: pg_sys::AttrNumber,
+        from: pg_sys::TupleDesc,
+        from_column: pg_sys::AttrNumber,
+    );
+    pub fn getmissingattr(row_type: pg_sys::TupleDesc, column: i32, is_null: *mut bool) -> pg_sys::Datum;
+    pub fn lappend_oid(list: *mut pg_sys::List, oid: pg_sys::Oid) -> *mut pg_sys::List;
+    pub fn MemoryContextReset(context: pg_sys::MemoryContext);
+    pub fn GetCurrentTransactionId() -> pg_sys::TransactionId;
+    pub fn GetCurrentCommandId(used: bool) -> pg_sys::CommandId;
+    pub fn CommandCounterIncrement();
+    pub fn LockAcquire(
+        tag: *const pg_sys::LOCKTAG,
+        mode: pg_sys::LOCKMODE,
+        session: bool,
+        no_wait: bool,
+    ) -> pg_sys::LockAcquireResult::Type;
+    pub fn LockRelease(tag: *const pg_sys::LOCKTAG, mode: pg_sys::LOCKMODE, session: bool) -> bool;
+}
