@@ -43,8 +43,9 @@ impl<const N: usize, const M: usize> Query<N, M> {
             if relation.is_null() {
                 return Ok(());
             }
-            // What the snapshot sees was there before it, and so was its page.
-            let is_empty = (*(*relation).rd_rel).relkind as u8 == pg_sys::RELKIND_RELATION
+            // What the snapshot sees was there before it, and so was its page. Of another table the statement must ask for rights.
+            let is_empty = (*(*relation).rd_rel).relispartition
+                && (*(*relation).rd_rel).relkind as u8 == pg_sys::RELKIND_RELATION
                 && pg_sys::RelationGetNumberOfBlocksInFork(relation, pg_sys::ForkNumber::MAIN_FORKNUM) == 0;
             if !is_empty {
                 self.run_on(relation, args, read)?;
