@@ -57,7 +57,9 @@ BEGIN
         SELECT s.window_no, sum(s.event_count) AS event_count, sum(s.value_sum) AS value_sum,
                max(s.value_max) AS value_max, min(s.value_min) AS value_min,
                billing.latest_usage_event(s.last_event) AS last_event, count(DISTINCT s.distinct_value) AS texts
-        FROM billing.usage_states(of_meter, usage_sources.customer, windows, usage_sources.dimensions, NULL) s
+        FROM billing.usage_states(
+            of_meter.event_name, usage_sources.customer, of_meter.aggregation, of_meter.value_key, of_meter.dimension_keys,
+            windows, usage_sources.dimensions, NULL) s
         GROUP BY s.window_no
     ), sources AS (
         SELECT s.window_no, w.start_time, w.end_time, s.event_count,

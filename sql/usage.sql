@@ -12,8 +12,10 @@ DECLARE
     cut timestamptz := start_time;
     wall timestamp;
 BEGIN
-    PERFORM billing.require_argument('start_time', start_time), billing.require_argument('end_time', end_time),
-            billing.require_argument('timezone', timezone);
+    IF start_time IS NULL OR end_time IS NULL OR timezone IS NULL THEN
+        PERFORM billing.require_argument('start_time', start_time), billing.require_argument('end_time', end_time),
+                billing.require_argument('timezone', timezone);
+    END IF;
     IF NOT (isfinite(start_time) AND isfinite(end_time) AND start_time < end_time) THEN
         RAISE EXCEPTION 'start_time "%" must be before end_time "%", and both finite', start_time, end_time
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Ranges are half-open: [start_time, end_time).';
@@ -63,8 +65,10 @@ DECLARE
     meter billing.meters;
     filter jsonb;
 BEGIN
-    PERFORM billing.require_argument('event_name', usage_values.event_name),
-            billing.require_argument('customer', usage_values.customer);
+    IF usage_values.event_name IS NULL OR usage_values.customer IS NULL THEN
+        PERFORM billing.require_argument('event_name', usage_values.event_name),
+                billing.require_argument('customer', usage_values.customer);
+    END IF;
     SELECT m.* INTO meter FROM billing.meters m WHERE m.event_name = usage_values.event_name;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'no meter has event_name "%" (no_meter)', usage_values.event_name
@@ -105,17 +109,12 @@ BEGIN
             SELECT w.window_no,
                    extract(epoch FROM bounds[w.window_no - 1]) * 1000000 AS since,
                    extract(epoch FROM bounds[w.window_no]) * 1000000 AS until,
-                   coalesce(s.change, 0) AS change, coalesce(s.change_time, 0) AS change_time,
-                   coalesce(sum(s.change) OVER before_window, 0) AS level,
-                   coalesce(sum(s.event_count) OVER by_window_end, 0) AS events_by_end
-            FROM generate_series(1, cardinality(bounds)) AS w (window_no)
-            LEFT JOIN (
-                SELECT s.window_no, sum(s.event_count) AS event_count, sum(s.value_sum) AS change,
-                       sum(s.value_time_sum) AS change_time
-                FROM billing.usage_states(meter, usage_values.customer, '-infinity'::timestamptz || bounds,
-                                          filter, received_before) s
-                GROUP BY s.window_no
-            ) s USING (window_no)
+                   coalesce(w.value_sum, 0) AS change, coalesce(w.value_time_sum, 0) AS change_time,
+                   coalesce(sum(w.value_sum) OVER before_window, 0) AS level,
+                   sum(w.event_count) OVER by_window_end AS events_by_end
+            FROM billing.usage_states(
+                meter.event_name, usage_values.customer, meter.aggregation, meter.value_key, meter.dimension_keys,
+                '-infinity'::timestamptz || bounds, filter, received_before) w
             WINDOW by_window_end AS (ORDER BY w.window_no),
                    before_window AS (ORDER BY w.window_no ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
         ) l
@@ -124,26 +123,33 @@ BEGIN
         RETURN;
     END IF;
 
+    IF meter.aggregation = 'unique_count' THEN
+        RETURN QUERY
+        SELECT w.window_no, coalesce(s.distinct_count, 0)::numeric
+        FROM generate_series(1, cardinality(bounds) - 1) AS w (window_no)
+        LEFT JOIN (
+            SELECT s.window_no, count(DISTINCT s.distinct_value) AS distinct_count
+            FROM billing.usage_states(
+                meter.event_name, usage_values.customer, meter.aggregation, meter.value_key, meter.dimension_keys,
+                bounds, filter, received_before) s
+            GROUP BY s.window_no
+        ) s USING (window_no)
+        ORDER BY w.window_no;
+        RETURN;
+    END IF;
+
     RETURN QUERY
-    SELECT w.window_no,
+    SELECT s.window_no,
            trim_scale(CASE meter.aggregation
                WHEN 'sum' THEN coalesce(s.value_sum, 0)
-               WHEN 'count' THEN coalesce(s.event_count, 0)
-               WHEN 'unique_count' THEN coalesce(s.distinct_count, 0)
+               WHEN 'count' THEN s.event_count
                WHEN 'max' THEN s.value_max
                WHEN 'min' THEN s.value_min
                WHEN 'last' THEN (s.last_event).value
            END)
-    FROM generate_series(1, cardinality(bounds) - 1) AS w (window_no)
-    LEFT JOIN (
-        SELECT s.window_no, sum(s.event_count) AS event_count, sum(s.value_sum) AS value_sum,
-               max(s.value_max) AS value_max, min(s.value_min) AS value_min,
-               billing.latest_usage_event(s.last_event) AS last_event,
-               count(DISTINCT s.distinct_value) AS distinct_count
-        FROM billing.usage_states(meter, usage_values.customer, bounds, filter, received_before) s
-        GROUP BY s.window_no
-    ) s USING (window_no)
-    ORDER BY w.window_no;
+    FROM billing.usage_states(
+        meter.event_name, usage_values.customer, meter.aggregation, meter.value_key, meter.dimension_keys,
+        bounds, filter, received_before) s;
 END $$;
 COMMENT ON FUNCTION billing.usage_values(text, text, timestamptz[], jsonb, timestamptz) IS
 'One aggregated value per window [bounds[n], bounds[n + 1]), in order; bounds ascend, and the outer ones may be
@@ -175,7 +181,9 @@ CREATE FUNCTION billing.customer_usage_values(event_name text, customer text, bo
 RETURNS TABLE (window_no int, value numeric)
 LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    PERFORM billing.require_argument('customer', customer);
+    IF customer IS NULL THEN
+        PERFORM billing.require_argument('customer', customer);
+    END IF;
     IF NOT EXISTS (SELECT FROM billing.customers c WHERE c.id = customer_usage_values.customer) THEN
         RAISE EXCEPTION 'customer "%" does not exist (meter_event_customer_not_found)', customer
             USING ERRCODE = 'foreign_key_violation', HINT = 'Pass the id of a row of billing.customers.';

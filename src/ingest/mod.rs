@@ -10,7 +10,7 @@ mod functions;
 mod identity;
 mod meters;
 pub mod partitions;
-mod pending;
+pub mod pending;
 mod rejection;
 mod stripe_event;
 mod submitted;

@@ -231,6 +231,15 @@ impl<'a> Pending<'a> {
     }
 }
 
+fn part_of(customer: pg_sys::Datum) -> usize {
+    hash_partition::of_text(customer, PARTS.len())
+}
+
+/// The part of the queue that holds the rows of a customer.
+pub fn part_with(customer: pg_sys::Datum) -> Result<pg_sys::Oid> {
+    catalog::relation(PARTS[part_of(customer)])
+}
+
 /// Into a partition directly: routing rows there would cost as much as inserting them.
 fn write(part: usize, rows: &[&Row]) -> Result<()> {
     let mut table = loop {
@@ -251,7 +260,7 @@ fn write(part: usize, rows: &[&Row]) -> Result<()> {
 
 impl Row<'_> {
     fn part(&self) -> usize {
-        hash_partition::of_text(self.customer.datum(), PARTS.len())
+        part_of(self.customer.datum())
     }
 
     fn columns(&self) -> Result<[Arg; COLUMNS.len()]> {

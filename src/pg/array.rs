@@ -8,8 +8,6 @@ use pgrx::datum::FromDatum;
 use pgrx::impl_sql_translatable;
 use pgrx::prelude::*;
 
-use super::time::Micros;
-
 /// The elements of an array of any number of dimensions, in storage order.
 #[derive(Debug, Clone, Copy)]
 pub struct Elements<'a, T> {
@@ -23,18 +21,17 @@ impl<T: FromDatum> Elements<'_, T> {
         self.datums.len()
     }
 
+    /// Those that are not null.
+    pub fn iter(&self) -> impl Iterator<Item = T> {
+        (0..self.len()).filter_map(|i| self.get(i))
+    }
+
     /// `None`: null, or beyond the end.
     pub fn get(&self, i: usize) -> Option<T> {
         let (datum, is_null) = (self.datums.get(i)?, self.nulls.get(i)?);
         // SAFETY: an element of an array whose SQL type was declared with T's as its element type.
         unsafe { T::from_datum(*datum, *is_null) }
     }
-}
-
-/// The times of an argument that the function's SQL declares as `timestamptz[]`; `None`: null.
-pub fn times<'a>(argument: super::spi::Arg) -> Option<Elements<'a, Micros>> {
-    // SAFETY: the declared type is an array of T.
-    argument.and_then(|array| unsafe { Elements::from_datum(array, false) })
 }
 
 impl<T> FromDatum for Elements<'_, T> {

@@ -3,7 +3,6 @@
 pub mod array;
 pub mod catalog;
 pub mod error;
-pub mod event_query;
 pub mod hash_partition;
 pub mod jsonb;
 pub mod leaf;
@@ -12,6 +11,9 @@ pub mod lookup;
 pub mod numeric;
 pub mod owner;
 pub mod process;
+pub mod query;
+pub mod returned;
+pub mod rows;
 pub mod spi;
 pub mod subtransaction;
 pub mod table;

@@ -122,6 +122,14 @@ impl NumericRef {
         }
     }
 
+    /// A copy in the current memory context.
+    pub fn copied(self) -> NumericRef {
+        // SAFETY: a numeric is a varlena.
+        NumericRef(pg_sys::Datum::from(unsafe {
+            pg_sys::pg_detoast_datum_copy(self.0.cast_mut_ptr())
+        }))
+    }
+
     fn trimmed(self) -> NumericRef {
         // SAFETY: numeric_trim_scale takes a numeric and returns one.
         let datum = unsafe { pgrx::direct_function_call_as_datum(pg_sys::numeric_trim_scale, &[Some(self.0)]) };
@@ -141,6 +149,41 @@ unsafe impl<'fcx> ArgAbi<'fcx> for NumericRef {
     unsafe fn unbox_arg_unchecked(arg: Arg<'_, 'fcx>) -> Self {
         // SAFETY: by the caller, a datum of this type that is not null.
         unsafe { arg.unbox_arg_using_from_datum() }.unwrap_or(NumericRef(pg_sys::Datum::null()))
+    }
+}
+
+/// How many values become one; NULLs are passed over.
+#[derive(Debug, Clone, Copy)]
+pub enum Merge {
+    Sum,
+    Greatest,
+    Least,
+}
+
+impl Merge {
+    /// Adds a value, of a row that may go, to what is kept in the current memory context.
+    pub fn add(self, kept: &mut Option<NumericRef>, value: Option<pg_sys::Datum>) {
+        let Some(value) = value else { return };
+        let Some(old) = *kept else {
+            *kept = Some(NumericRef(value).copied());
+            return;
+        };
+        let function = match self {
+            Merge::Sum => pg_sys::numeric_add,
+            Merge::Greatest => pg_sys::numeric_larger,
+            Merge::Least => pg_sys::numeric_smaller,
+        };
+        // SAFETY: each takes two numerics and returns one: the sum is a new one, the greater or lesser one of the two, or a copy of it.
+        let new = unsafe { pgrx::direct_function_call_as_datum(function, &[Some(old.0), Some(value)]) };
+        let Some(new) = new.map(NumericRef).filter(|new| new.0 != old.0) else {
+            return;
+        };
+        *kept = Some(match self {
+            Merge::Sum => new,
+            Merge::Greatest | Merge::Least => new.copied(),
+        });
+        // SAFETY: what is kept was made here.
+        unsafe { pg_sys::pfree(old.0.cast_mut_ptr()) };
     }
 }
 

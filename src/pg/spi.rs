@@ -30,6 +30,12 @@ pub fn arg<T: IntoDatum>(value: T) -> Arg {
     value.into_datum()
 }
 
+/// What a datum is, of an argument or a column that SQL declares as `T`. It may lie where the datum does.
+pub fn value<T: FromDatum>(datum: Arg) -> Option<T> {
+    // SAFETY: the declared type is T's.
+    datum.and_then(|datum| unsafe { T::from_datum(datum, false) })
+}
+
 pub struct Row {
     table: *mut pg_sys::SPITupleTable,
     index: usize,

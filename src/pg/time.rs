@@ -11,6 +11,7 @@ use super::unguarded;
 const EPOCH_OFFSET_SECONDS: i64 = 946_684_800;
 pub const MICROS_PER_SECOND: i64 = 1_000_000;
 pub const MICROS_PER_HOUR: i64 = 3600 * MICROS_PER_SECOND;
+pub const MICROS_PER_DAY: i64 = 24 * MICROS_PER_HOUR;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Micros(pub i64);
@@ -65,7 +66,20 @@ impl Micros {
 
     /// The start of the UTC hour that holds this instant.
     pub fn hour(self) -> Micros {
-        Micros(self.0 - self.0.rem_euclid(MICROS_PER_HOUR))
+        self.floor(MICROS_PER_HOUR)
+    }
+
+    /// The start of the UTC day that holds this instant.
+    pub fn day(self) -> Micros {
+        self.floor(MICROS_PER_DAY)
+    }
+
+    /// An infinity is its own.
+    fn floor(self, width: i64) -> Micros {
+        match self.is_finite() {
+            true => Micros(self.0 - self.0.rem_euclid(width)),
+            false => self,
+        }
     }
 
     pub fn saturating_add(self, micros: i64) -> Micros {

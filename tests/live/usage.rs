@@ -143,14 +143,21 @@ impl Question {
 }
 
 /// Asks both sessions about every meter; returns how many questions had events to count.
-fn check(history: &mut History, questions: usize, seed: u64) -> usize {
+fn check(history: &mut History, reader: &str, questions: usize, seed: u64) -> usize {
     let mut telling = 0;
     for meter in 0..METERS {
         for number in 0..questions * 2 {
             let session = number % 2;
             let question = Question::any(history, meter);
             let expected = question.expected(&history.visible(session));
-            let answer = question.answer(&mut history.sessions[session].client);
+            // Whoever sees the tables through policies has them read by statements.
+            let limited = history.dice.one_in(2);
+            let client = &mut history.sessions[session].client;
+            if limited {
+                client.batch_execute(&format!("SET ROLE {reader}")).unwrap();
+            }
+            let answer = question.answer(client);
+            client.batch_execute("RESET ROLE").unwrap();
             if let Some((told, due)) = answer.iter().zip(&expected).find(|(told, due)| told != due) {
                 panic!("seed {seed}: told {told:?}, due {due:?}: {question:?}");
             }
@@ -160,6 +167,28 @@ fn check(history: &mut History, questions: usize, seed: u64) -> usize {
         }
     }
     telling
+}
+
+/// A role that sees all rows of what summaries read, but by policies.
+fn limited_reader(database: &Database, client: &mut Client) -> String {
+    let role = format!("reader_of_{}", database.name());
+    client
+        .batch_execute(&format!("CREATE ROLE {role}; GRANT billing_reader TO {role}"))
+        .unwrap();
+    for table in [
+        "usage_buckets",
+        "usage_distinct_values",
+        "usage_pending",
+        "meter_events",
+    ] {
+        client
+            .batch_execute(&format!(
+                "ALTER TABLE billing.{table} ENABLE ROW LEVEL SECURITY;
+                 CREATE POLICY everything ON billing.{table} USING (true)"
+            ))
+            .unwrap();
+    }
+    role
 }
 
 fn differences(client: &mut Client, event_name: &str) -> Vec<String> {
@@ -191,10 +220,11 @@ fn any_history_adds_up_over_any_range() {
     let seed = seed();
     let database = narrow_database();
     let mut history = History::begin(&database, seed);
+    let reader = limited_reader(&database, &mut history.sessions[0].client);
     for _ in 0..60 {
         history.step();
     }
-    let mut telling = check(&mut history, 3, seed);
+    let mut telling = check(&mut history, &reader, 3, seed);
     assert_verified(&mut history, seed);
     for _ in 0..8 {
         for _ in 0..25 {
@@ -204,7 +234,7 @@ fn any_history_adds_up_over_any_range() {
                 history.roll_up(session);
             }
         }
-        telling += check(&mut history, 2, seed);
+        telling += check(&mut history, &reader, 2, seed);
         history.end_all();
         history.sessions[0]
             .client
@@ -215,7 +245,7 @@ fn any_history_adds_up_over_any_range() {
     history.roll_up(0);
     let client = &mut history.sessions[0].client;
     assert_eq!(number(client, "SELECT count(*) FROM billing.usage_pending"), 0);
-    telling += check(&mut history, 5, seed);
+    telling += check(&mut history, &reader, 5, seed);
     assert_verified(&mut history, seed);
     assert!(
         telling > 100,
@@ -542,6 +572,55 @@ fn events_are_read_with_the_rights_of_the_caller_and_in_parallel_queries() {
         .unwrap();
     let refused = refusal(&mut reader, cut, &[]);
     assert_eq!(*refused.code(), SqlState::INSUFFICIENT_PRIVILEGE, "{refused}");
+}
+
+#[test]
+fn queue_and_buckets_are_read_with_the_rights_of_the_caller() {
+    let (database, mut client) = ready();
+    let role = format!("reader_of_{}", database.name());
+    client
+        .batch_execute(&format!(
+            "CREATE ROLE {role} LOGIN; GRANT billing_reader TO {role};
+             SELECT billing.record_meter_event(meter, 'acme', n, NULL, '2026-01-01 10:10Z', jsonb_build_object('value', n))
+             FROM generate_series(1, 3) n, (VALUES ('sum'), ('unique_count')) m (meter)"
+        ))
+        .unwrap();
+    let mut reader = database.connect_as(&role).unwrap();
+    let hour = "SELECT string_agg(trim_scale(s.aggregated_value)::text, ' ' ORDER BY m.meter)
+                FROM (VALUES ('sum'), ('unique_count')) m (meter),
+                     billing.meter_event_summaries(m.meter, 'acme', '2026-01-01 10:00Z', '2026-01-01 11:00Z') s";
+    for (folded, tables) in [
+        (false, &["usage_pending"][..]),
+        (true, &["usage_buckets", "usage_distinct_values"][..]),
+    ] {
+        if folded {
+            client.batch_execute("SELECT billing.roll_up()").unwrap();
+        }
+        assert_eq!(text(&mut reader, hour), "6 3");
+        for table in tables {
+            client
+                .batch_execute(&format!("ALTER TABLE billing.{table} ENABLE ROW LEVEL SECURITY"))
+                .unwrap();
+        }
+        assert_eq!(text(&mut reader, hour), "0 0", "{tables:?}");
+        assert_eq!(text(&mut client, hour), "6 3", "{tables:?}");
+        for table in tables {
+            client
+                .batch_execute(&format!("ALTER TABLE billing.{table} DISABLE ROW LEVEL SECURITY"))
+                .unwrap();
+        }
+        for table in tables {
+            client
+                .batch_execute(&format!("REVOKE SELECT ON billing.{table} FROM billing_reader"))
+                .unwrap();
+            let refused = refusal(&mut reader, hour, &[]);
+            assert_eq!(*refused.code(), SqlState::INSUFFICIENT_PRIVILEGE, "{refused}");
+            client
+                .batch_execute(&format!("GRANT SELECT ON billing.{table} TO billing_reader"))
+                .unwrap();
+            assert_eq!(text(&mut reader, hour), "6 3", "{table}");
+        }
+    }
 }
 
 #[test]

@@ -124,7 +124,6 @@ const FOR_READING: &[&str] = &[
     "usage_amount",
     "usage_bounds",
     "usage_dimensions",
-    "usage_event_states",
     "usage_folded",
     "usage_lines",
     "usage_quantities",

@@ -1,4 +1,4 @@
-//! One query on the events of a single partition, or of all, planned once per backend and table.
+//! One query on a table or on a single partition of it, planned once per backend and table.
 //!
 //! A statement on `billing.meter_events` locks and prunes every partition anew each time it runs, which takes longer than reading one
 //! customer's hour.
@@ -16,44 +16,10 @@ use super::spi::Arg;
 /// Plans of some 30 kB; past that the memory starts anew.
 const MOST_PLANS: usize = 100;
 
-/// A query whose text names its table `{events}`.
-pub struct Query<const N: usize> {
+/// A query of `N` parameters and `M` columns, whose text names its table `{table}`.
+pub struct Query<const N: usize, const M: usize> {
     pub sql: &'static str,
     pub types: [pg_sys::BuiltinOid; N],
-}
-
-/// The rows that a set-returning function returns, gathered in a tuplestore, which leaves memory when they are many.
-pub struct Returned(*mut pg_sys::ReturnSetInfo);
-
-impl Returned {
-    /// Of a function that is declared RETURNS TABLE.
-    pub fn by(fcinfo: pg_sys::FunctionCallInfo) -> Returned {
-        // SAFETY: the call is under way; a caller that takes no set is an ERROR.
-        unsafe {
-            pg_sys::InitMaterializedSRF(fcinfo, pg_sys::MAT_SRF_USE_EXPECTED_DESC);
-            Returned((*fcinfo).resultinfo.cast())
-        }
-    }
-}
-
-/// The arguments of a call as they are.
-pub fn arguments<const N: usize>(fcinfo: pg_sys::FunctionCallInfo) -> [Arg; N] {
-    // SAFETY: the function is declared with that many arguments.
-    let given = unsafe { (*fcinfo).args.as_slice(N) };
-    std::array::from_fn(|i| (!given[i].isnull).then_some(given[i].value))
-}
-
-/// Whether the caller may read the table as a whole, or must be asked row by row. Raises 42501 where it may not read at all.
-pub fn reads_all_rows(table: pg_sys::Oid) -> bool {
-    // SAFETY: look-ups in the catalog.
-    unsafe {
-        let allowed = pg_sys::pg_class_aclcheck(table, pg_sys::GetUserId(), pg_sys::ACL_SELECT as pg_sys::AclMode);
-        if allowed != pg_sys::AclResult::ACLCHECK_OK {
-            pg_sys::aclcheck_error(allowed, pg_sys::ObjectType::OBJECT_TABLE, pg_sys::get_rel_name(table));
-        }
-        let row_security = pg_sys::check_enable_rls(table, pg_sys::InvalidOid, true);
-        row_security != pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32
-    }
 }
 
 /// Whether other processes take part in the caller's query: then no new snapshot can be had.
@@ -62,21 +28,27 @@ pub fn in_parallel() -> bool {
     unsafe { pg_sys::IsInParallelMode() }
 }
 
-impl<const N: usize> Query<N> {
-    /// Runs the query on a table of schema billing in the snapshot of the calling statement, as a STABLE function does. Nothing, if the
-    /// table was dropped meanwhile.
-    pub fn run(&self, table: pg_sys::Oid, args: &[Arg; N], returned: &Returned) -> Result<()> {
+impl<const N: usize, const M: usize> Query<N, M> {
+    /// Runs the query on a table of schema billing in the snapshot of the calling statement, as a STABLE function does, and gives each
+    /// row to `read`. None, if the table was dropped meanwhile.
+    pub fn run(
+        &self,
+        table: pg_sys::Oid,
+        args: &[Arg; N],
+        read: &mut dyn FnMut(&[Arg; M]) -> Result<()>,
+    ) -> Result<()> {
         // SAFETY: opened and closed here; on ERROR the transaction's resource owner closes it. The lock stays, as after any statement.
         unsafe {
             let relation = pg_sys::try_table_open(table, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
             if relation.is_null() {
                 return Ok(());
             }
-            // What the snapshot sees was there before it, and so was its page.
-            let is_empty = (*(*relation).rd_rel).relkind as u8 == pg_sys::RELKIND_RELATION
+            // What the snapshot sees was there before it, and so was its page. Of another table the statement must ask for rights.
+            let is_empty = (*(*relation).rd_rel).relispartition
+                && (*(*relation).rd_rel).relkind as u8 == pg_sys::RELKIND_RELATION
                 && pg_sys::RelationGetNumberOfBlocksInFork(relation, pg_sys::ForkNumber::MAIN_FORKNUM) == 0;
             if !is_empty {
-                self.run_on(relation, args, returned)?;
+                self.run_on(relation, args, read)?;
             }
             pg_sys::table_close(relation, pg_sys::NoLock as pg_sys::LOCKMODE);
         }
@@ -85,12 +57,18 @@ impl<const N: usize> Query<N> {
 
     /// # Safety
     /// The relation must be open.
-    unsafe fn run_on(&self, relation: pg_sys::Relation, args: &[Arg; N], returned: &Returned) -> Result<()> {
+    unsafe fn run_on(
+        &self,
+        relation: pg_sys::Relation,
+        args: &[Arg; N],
+        read: &mut dyn FnMut(&[Arg; M]) -> Result<()>,
+    ) -> Result<()> {
         let mut values = args.map(|value| value.unwrap_or(pg_sys::Datum::null()));
         let nulls = args.map(|value| if value.is_some() { b' ' } else { b'n' } as std::ffi::c_char);
         // SAFETY: connect and finish are paired; an ERROR between them unwinds to transaction abort, which cleans up. The result
-        // lives until SPI_finish, and the tuplestore copies it; its columns are those that the function is declared to return.
+        // lives until SPI_finish; what the reader makes of it lives in the caller's memory context.
         unsafe {
+            let outer = pg_sys::CurrentMemoryContext;
             check(pg_sys::SPI_connect())?;
             let plan = self.plan(relation)?;
             check(pg_sys::SPI_execute_plan(
@@ -101,9 +79,16 @@ impl<const N: usize> Query<N> {
                 0,
             ))?;
             let table = pg_sys::SPI_tuptable;
+            let inner = pg_sys::MemoryContextSwitchTo(outer);
             for i in 0..(*table).numvals as usize {
-                pg_sys::tuplestore_puttuple((*returned.0).setResult, *(*table).vals.add(i));
+                let tuple = *(*table).vals.add(i);
+                read(&std::array::from_fn(|column| {
+                    let mut is_null = false;
+                    let value = pg_sys::SPI_getbinval(tuple, (*table).tupdesc, column as i32 + 1, &mut is_null);
+                    (!is_null).then_some(value)
+                }))?;
             }
+            pg_sys::MemoryContextSwitchTo(inner);
             check(pg_sys::SPI_finish())?;
         }
         Ok(())
@@ -122,7 +107,7 @@ impl<const N: usize> Query<N> {
             let table = PgRelation::from_pg(relation);
             let sql = self
                 .sql
-                .replace("{events}", &format!("billing.{}", quoted(table.name())));
+                .replace("{table}", &format!("billing.{}", quoted(table.name())));
             drop(table);
             let sql = CString::new(sql)
                 .map_err(|_| error(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "statement with a zero byte"))?;

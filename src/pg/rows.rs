@@ -1,0 +1,199 @@
+//! Rows of the extension's own tables in the snapshot of the calling statement, without a statement of their own.
+//!
+//! What the executor prepares for a look-up takes several times as long as finding some dozens of rows.
+
+use std::ffi::CStr;
+
+use pgrx::prelude::*;
+
+use super::catalog;
+use super::error::Result;
+use super::spi::Arg;
+use super::table::positions;
+
+const LOCK: pg_sys::LOCKMODE = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
+
+/// That a column equals a text of collation "C", or lies on one side of a time.
+#[derive(Clone, Copy)]
+pub enum Condition {
+    Is(pg_sys::Datum),
+    AtLeast(pg_sys::Datum),
+    Before(pg_sys::Datum),
+}
+
+/// Whether the caller may read all rows of a table of schema billing. If not, only a statement can say what may be read, or that
+/// nothing may. Locks the table, as a statement does before it asks.
+pub fn may_read_all(table: pg_sys::Oid) -> bool {
+    // SAFETY: takes a lock, which stays as after any statement, and looks things up in the catalog.
+    unsafe {
+        pg_sys::LockRelationOid(table, LOCK);
+        let allowed = pg_sys::pg_class_aclcheck(table, pg_sys::GetUserId(), pg_sys::ACL_SELECT as pg_sys::AclMode);
+        allowed == pg_sys::AclResult::ACLCHECK_OK && !has_policies(table)
+    }
+}
+
+/// Raises 42501 where the caller may not read the table at all.
+pub fn require_select(table: pg_sys::Oid) {
+    // SAFETY: look-ups in the catalog.
+    unsafe {
+        let allowed = pg_sys::pg_class_aclcheck(table, pg_sys::GetUserId(), pg_sys::ACL_SELECT as pg_sys::AclMode);
+        if allowed != pg_sys::AclResult::ACLCHECK_OK {
+            pg_sys::aclcheck_error(allowed, pg_sys::ObjectType::OBJECT_TABLE, pg_sys::get_rel_name(table));
+        }
+    }
+}
+
+/// Whether the caller sees the table through policies.
+pub fn has_policies(table: pg_sys::Oid) -> bool {
+    // SAFETY: a look-up in the catalog.
+    let row_security = unsafe { pg_sys::check_enable_rls(table, pg_sys::InvalidOid, true) };
+    row_security == pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32
+}
+
+/// A table that is open for reading `N` of its columns. Nobody asks whether the caller may.
+pub struct Rows<const N: usize> {
+    relation: pg_sys::Relation,
+    /// Where each column stands: a restored table may order them differently.
+    positions: [usize; N],
+    slot: *mut pg_sys::TupleTableSlot,
+}
+
+/// An index of such a table, open as well.
+pub struct Index<'a, const N: usize> {
+    rows: &'a Rows<N>,
+    index: pg_sys::Relation,
+    scan: pg_sys::IndexScanDesc,
+}
+
+impl<const N: usize> Rows<N> {
+    pub fn open(table: pg_sys::Oid, columns: &[&CStr; N]) -> Result<Rows<N>> {
+        // SAFETY: closed in `close`; on ERROR the transaction's resource owner closes it.
+        unsafe {
+            let relation = pg_sys::table_open(table, LOCK);
+            Ok(Rows {
+                relation,
+                positions: positions(relation, columns)?,
+                slot: pg_sys::table_slot_create(relation, std::ptr::null_mut()),
+            })
+        }
+    }
+
+    /// Reads the whole table for the rows of which the `nth` column meets each condition.
+    pub fn look_through<const K: usize>(
+        &self,
+        conditions: [(usize, Condition); K],
+        mut each: impl FnMut(&[Arg; N]) -> Result<()>,
+    ) -> Result<()> {
+        let mut keys = conditions.map(|(nth, condition)| key(self.positions[nth] + 1, condition));
+        // SAFETY: the relation is open, the slot of its type, and the snapshot is the calling statement's, which outlives this. The
+        // keys are compared where the row lies, before anything of it is unpacked.
+        unsafe {
+            let scan = pg_sys::table_beginscan(self.relation, pg_sys::GetActiveSnapshot(), K as i32, keys.as_mut_ptr());
+            while pg_sys::table_scan_getnextslot(scan, pg_sys::ScanDirection::ForwardScanDirection, self.slot) {
+                pgrx::check_for_interrupts!();
+                each(&self.columns())?;
+            }
+            pg_sys::table_endscan(scan);
+            pg_sys::ExecClearTuple(self.slot);
+        }
+        Ok(())
+    }
+
+    /// An index by which to look rows up by up to `most` conditions; `None`: it does not serve this snapshot.
+    pub fn index(&self, name: &'static CStr, most: usize) -> Result<Option<Index<'_, N>>> {
+        // The table is locked: whoever replaces the index waits for that before dropping it, and has told of it.
+        let index = catalog::relation(name)?;
+        // SAFETY: closed in `close`; on ERROR the transaction's resource owner closes it.
+        unsafe {
+            let index = pg_sys::index_open(index, LOCK);
+            let form = (*index).rd_index;
+            if !(*form).indisvalid || (*form).indcheckxmin {
+                pg_sys::index_close(index, LOCK);
+                return Ok(None);
+            }
+            let snapshot = pg_sys::GetActiveSnapshot();
+            #[cfg(feature = "pg18")]
+            let scan = pg_sys::index_beginscan(self.relation, index, snapshot, std::ptr::null_mut(), most as i32, 0);
+            #[cfg(not(feature = "pg18"))]
+            let scan = pg_sys::index_beginscan(self.relation, index, snapshot, most as i32, 0);
+            Ok(Some(Index {
+                rows: self,
+                index,
+                scan,
+            }))
+        }
+    }
+
+    /// # Safety
+    /// The slot must hold a row, and what is returned must not be used once it holds another.
+    unsafe fn columns(&self) -> [Arg; N] {
+        // SAFETY: by the caller; every position is below the number of columns.
+        unsafe {
+            let last = self.positions.iter().max().map_or(0, |position| position + 1);
+            pg_sys::slot_getsomeattrs(self.slot, last as i32);
+            self.positions.map(|position| {
+                let is_null = *(*self.slot).tts_isnull.add(position);
+                (!is_null).then(|| *(*self.slot).tts_values.add(position))
+            })
+        }
+    }
+
+    pub fn close(self) {
+        // SAFETY: made in `open`; the lock stays until the transaction ends, as after any statement.
+        unsafe {
+            pg_sys::ExecDropSingleTupleTableSlot(self.slot);
+            pg_sys::table_close(self.relation, pg_sys::NoLock as pg_sys::LOCKMODE);
+        }
+    }
+}
+
+impl<const N: usize> Index<'_, N> {
+    /// Looks up the rows of which the `nth` column of the index meets each condition.
+    pub fn look_up<const K: usize>(
+        &self,
+        conditions: [(usize, Condition); K],
+        mut each: impl FnMut(&[Arg; N]) -> Result<()>,
+    ) -> Result<()> {
+        let mut keys = conditions.map(|(nth, condition)| key(nth + 1, condition));
+        // SAFETY: the scan is open for that many keys, which it copies; the slot is of the table's type.
+        unsafe {
+            pg_sys::index_rescan(self.scan, keys.as_mut_ptr(), K as i32, std::ptr::null_mut(), 0);
+            let forward = pg_sys::ScanDirection::ForwardScanDirection;
+            while pg_sys::index_getnext_slot(self.scan, forward, self.rows.slot) {
+                pgrx::check_for_interrupts!();
+                each(&self.rows.columns())?;
+            }
+        }
+        Ok(())
+    }
+
+    pub fn close(self) {
+        // SAFETY: made in `index`; the lock stays until the transaction ends.
+        unsafe {
+            pg_sys::index_endscan(self.scan);
+            pg_sys::ExecClearTuple(self.rows.slot);
+            pg_sys::index_close(self.index, pg_sys::NoLock as pg_sys::LOCKMODE);
+        }
+    }
+}
+
+/// `column` from 1.
+fn key(column: usize, condition: Condition) -> pg_sys::ScanKeyData {
+    let (strategy, function, value) = match condition {
+        Condition::Is(text) => (pg_sys::BTEqualStrategyNumber, pg_sys::F_TEXTEQ, text),
+        Condition::AtLeast(time) => (pg_sys::BTGreaterEqualStrategyNumber, pg_sys::F_TIMESTAMPTZ_GE, time),
+        Condition::Before(time) => (pg_sys::BTLessStrategyNumber, pg_sys::F_TIMESTAMPTZ_LT, time),
+    };
+    let mut entry = pg_sys::ScanKeyData::default();
+    // SAFETY: fills the entry in. It compares texts by the "C" collation, which is the columns' own.
+    unsafe {
+        pg_sys::ScanKeyInit(
+            &mut entry,
+            column as pg_sys::AttrNumber,
+            strategy as pg_sys::StrategyNumber,
+            function.into(),
+            value,
+        );
+    }
+    entry
+}
