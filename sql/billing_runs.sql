@@ -74,7 +74,7 @@ BEGIN
         EXIT WHEN billing.subscription_ends(moved) OR billing.subscription_pauses(moved);
         SELECT n.period_start, n.period_end INTO moved.current_period_start, moved.current_period_end
         FROM billing.subscription_period(moved, moved.current_period_end) n;
-        EXIT WHEN moved.current_period_end > as_of;
+        EXIT WHEN (moved.current_period_end <= as_of) IS NOT TRUE;
         RETURN NEXT moved.current_period_end;
     END LOOP;
 END $$;

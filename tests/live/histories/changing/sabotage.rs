@@ -103,8 +103,8 @@ const ALL: [Sabotage; 9] = [
     sabotage(
         "a coupon of today is not on today's invoice",
         "adjusted_lines",
-        "WHERE x.start_at <= d.created",
-        "WHERE x.start_at < d.created",
+        "ELSE x.start_at <= d.created",
+        "ELSE x.start_at < d.created",
         By::Model,
     ),
 ];
