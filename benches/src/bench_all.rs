@@ -38,22 +38,26 @@ fn run() -> Result<()> {
     let plan = Plan::from_arguments()?;
     let started = Instant::now();
     let mut report = Report::new(&plan)?;
-    for install in installs(&plan)? {
-        let server = Server::start(&install)?;
+    let installs = installs(&plan)?;
+    // One row's failure does not cost the run.
+    let mut failed = Vec::new();
+    for (nth, install) in installs.iter().enumerate() {
+        let server = Server::start(install)?;
         report.begin(install.version()?);
-        for (name, measure) in rows::ALL {
-            if plan.wants(name)
-                && let Err(error) = measure(&server, &plan, &mut report)
-            {
-                report.fail(name, &error);
+        for (row, measure) in rows::ALL {
+            if !plan.wants(row) || failed.contains(row) {
+                continue;
+            }
+            if let Err(error) = measure(&server, &plan, &mut report) {
+                eprintln!("\nerror: {row}: {error}");
+                failed.push(row);
+            } else if nth + 1 == installs.len() {
+                println!("\n{}", report.keep(row, &plan)?.display());
             }
         }
     }
-    for file in report.write(&plan)? {
-        println!("\n{}", file.display());
-    }
     println!("after {}", progress::seconds(started.elapsed()));
-    match report.failures.len() {
+    match failed.len() {
         0 => Ok(()),
         failed => Err(Error::new(format!("{failed} rows failed"))),
     }

@@ -10,10 +10,10 @@ use crate::rows;
 const USAGE: &str = "cargo bench-all [--quick] [--only ROW]... [--pg MAJOR] [--installed]
 
   --quick       short slices and small tables, for development: noisy, and kept apart from the committed results
-  --only ROW    only this part of the table
+  --only ROW    only this row of the table
   --pg MAJOR    only this PostgreSQL
   --installed   what was built last, without building
-Whatever is not a full run of a part of the table (recording, billing) is written to the target folder.";
+A full run of a row replaces its committed results; anything less is written to the target folder.";
 
 #[derive(Debug)]
 pub struct Plan {
@@ -63,10 +63,9 @@ impl Plan {
         self.pg.is_none_or(|pg| pg == major)
     }
 
-    /// Only such a run of all these rows replaces their committed results; what is installed may have been built from other
-    /// code.
-    pub fn is_full(&self, rows: &[&str]) -> bool {
-        !self.quick && !self.installed && self.pg.is_none() && rows.iter().all(|row| self.wants(row))
+    /// Only such a run replaces committed results; what is installed may have been built from other code.
+    pub fn is_full(&self) -> bool {
+        !self.quick && !self.installed && self.pg.is_none()
     }
 
     /// Turns that count; one more comes before them, to warm up.

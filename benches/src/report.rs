@@ -5,13 +5,12 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use chrono::Utc;
-use harness::{Context, Error, Result, place};
+use harness::{Context, Result, place};
 use serde::Serialize;
 
 use crate::machine::{self, Machine};
 use crate::plan::Plan;
 use crate::rounds::{Series, median};
-use crate::rows;
 use crate::table;
 
 #[derive(Debug, Serialize, Clone)]
@@ -21,11 +20,9 @@ pub struct Report {
     pub machine: Machine,
     pub quick: bool,
     pub rounds: usize,
-    /// of the whole run
+    /// since the run began
     pub seconds: f64,
     pub servers: Vec<OnServer>,
-    /// rows that came to no end, such as for a count that was not what was acknowledged
-    pub failures: Vec<String>,
     #[serde(skip)]
     started: Instant,
 }
@@ -136,7 +133,6 @@ impl Report {
             rounds: plan.rounds(),
             seconds: 0.0,
             servers: Vec::new(),
-            failures: Vec::new(),
             started: Instant::now(),
         })
     }
@@ -186,37 +182,18 @@ impl Report {
         }
     }
 
-    /// One row's failure does not cost the run.
-    pub fn fail(&mut self, row: &str, error: &Error) {
-        let server = self.servers.last().map_or("", |server| &server.postgresql);
-        let failure = format!("{row} on PostgreSQL {server}: {error}");
-        eprintln!("\nerror: {failure}");
-        self.failures.push(failure);
-    }
-
-    /// Keeps each part of the table that was measured whole with the project, and anything less in the target folder.
-    pub fn write(&mut self, plan: &Plan) -> Result<Vec<PathBuf>> {
-        self.seconds = self.started.elapsed().as_secs_f64();
-        let kept = place::project().join("benches/results");
-        let mut files = Vec::new();
-        for (part, rows) in rows::PARTS {
-            if plan.is_full(rows) && self.failures.is_empty() {
-                files.push(self.of(rows).write_to(&kept.join(part))?);
-            }
-        }
-        if files.is_empty() {
-            files.push(self.write_to(&place::target().join("benches/partial"))?);
-        }
-        Ok(files)
-    }
-
-    /// Of these rows only.
-    fn of(&self, rows: &[&str]) -> Report {
+    /// Keeps what was measured of a row: a full run's with the project, anything less in the target folder.
+    pub fn keep(&self, row: &str, plan: &Plan) -> Result<PathBuf> {
         let mut report = self.clone();
+        report.seconds = self.started.elapsed().as_secs_f64();
         for server in &mut report.servers {
-            server.cases.retain(|case| rows.contains(&case.row));
+            server.cases.retain(|case| case.row == row);
         }
-        report
+        let folder = match plan.is_full() {
+            true => place::project().join("benches/results"),
+            false => place::target().join("benches"),
+        };
+        report.write_to(&folder.join(row))
     }
 
     fn write_to(&self, file: &Path) -> Result<PathBuf> {

@@ -1,4 +1,4 @@
-//! The parts of the table, in the order in which they are measured.
+//! The rows of the table, in the order in which they are measured.
 
 mod batches;
 mod billing;
@@ -24,22 +24,6 @@ pub const ALL: &[(&str, Measure)] = &[
     (month::ROW, month::measure),
     (growth::ROW, growth::measure),
     (billing::ROW, billing::measure),
-];
-
-/// What is kept in one file of results.
-pub const PARTS: &[(&str, &[&str])] = &[
-    (
-        "recording",
-        &[
-            singles::ROW,
-            batches::ROW,
-            roll_up::ROW,
-            storage::ROW,
-            month::ROW,
-            growth::ROW,
-        ],
-    ),
-    ("billing", &[billing::ROW]),
 ];
 
 pub fn names() -> Vec<&'static str> {
