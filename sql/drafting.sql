@@ -244,12 +244,12 @@ BEGIN
     INSERT INTO billing.invoice_lines
         (invoice, subscription_item, price, kind, description, quantity, amount, period_start, period_end)
     SELECT d.id, u.subscription_item, u.price, 'late_usage', u.description, u.quantity, u.amount, u.period_start, u.period_end
-    FROM (SELECT array_agg(d.subscription) AS subscriptions
-          FROM (SELECT DISTINCT ON (i.subscription) i.id, i.subscription FROM billing.invoices i
-                WHERE i.subscription IN (SELECT r.subscription FROM billing.invoices r
-                                         WHERE r.id = ANY (rate_drafts.invoices))
-                  AND i.status = 'draft' AND i.billing_reason = 'subscription_cycle'
-                ORDER BY i.subscription, i.created, i.id) d
+    FROM (SELECT array_agg(s.subscription) AS subscriptions
+          FROM (SELECT DISTINCT i.subscription FROM billing.invoices i WHERE i.id = ANY (rate_drafts.invoices)) s
+          CROSS JOIN LATERAL (
+              SELECT i.id FROM billing.invoices i
+              WHERE i.subscription = s.subscription AND i.status = 'draft' AND i.billing_reason = 'subscription_cycle'
+              ORDER BY i.created, i.id LIMIT 1) d
           WHERE d.id = ANY (rate_drafts.invoices)) a
     CROSS JOIN LATERAL billing.late_usage_lines(a.subscriptions) WITH ORDINALITY u
         (subscription, subscription_item, price, description, quantity, amount, period_start, period_end, place)

@@ -83,6 +83,9 @@ CREATE INDEX invoices_customer_idx ON billing.invoices (customer, created);
 CREATE INDEX invoices_draft_idx ON billing.invoices (created, subscription, id) WHERE status = 'draft';
 CREATE INDEX invoices_one_off_draft_idx ON billing.invoices (created, id)
     WHERE status = 'draft' AND subscription IS NULL;
+CREATE INDEX invoices_subscription_draft_idx ON billing.invoices (subscription, created, id)
+    WHERE status = 'draft' AND billing_reason = 'subscription_cycle';
+CREATE INDEX invoices_threshold_idx ON billing.invoices (subscription) WHERE billing_reason = 'subscription_threshold';
 CREATE UNIQUE INDEX invoices_from_invoice_key ON billing.invoices (from_invoice) WHERE from_invoice IS NOT NULL;
 CREATE UNIQUE INDEX invoices_regenerated_as_key ON billing.invoices (regenerated_as) WHERE regenerated_as IS NOT NULL;
 COMMENT ON TABLE billing.invoices IS
@@ -91,6 +94,8 @@ is never deleted. Its amounts are in the currency''s minor unit.';
 COMMENT ON INDEX billing.invoices_period_key IS 'No period is invoiced twice.';
 COMMENT ON INDEX billing.invoices_draft_idx IS 'Finds the drafts whose grace is over, in the order of their numbers.';
 COMMENT ON INDEX billing.invoices_one_off_draft_idx IS 'Finds the one-off drafts among them.';
+COMMENT ON INDEX billing.invoices_subscription_draft_idx IS 'Finds the earliest draft of a subscription''s periods.';
+COMMENT ON INDEX billing.invoices_threshold_idx IS 'Finds what thresholds have billed of a subscription.';
 COMMENT ON INDEX billing.invoices_customer_idx IS 'Lists the invoices of a customer by time.';
 COMMENT ON INDEX billing.invoices_from_invoice_key IS 'An invoice is made anew once.';
 COMMENT ON INDEX billing.invoices_regenerated_as_key IS 'Finds what an invoice replaces.';
