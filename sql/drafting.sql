@@ -207,32 +207,38 @@ CREATE FUNCTION billing.rate_drafts(invoices text[]) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
+    lines text[];
+    prices text[];
+    customers text[];
+    starts timestamptz[];
+    ends timestamptz[];
+    currencies text[];
+    in_parts boolean[];
     unrated text[];
 BEGIN
     -- First: an invoice that is made anew beside them would take for billed what is found anew below, or is not.
     DELETE FROM billing.invoice_lines l WHERE l.invoice = ANY (rate_drafts.invoices) AND l.kind = 'late_usage';
-    WITH usage AS MATERIALIZED (
-        SELECT row_number() OVER () AS place, l.id, l.invoice, l.subscription_item, l.price, l.quantity, l.amount,
-               l.period_start, l.period_end, i.customer, i.currency,
-               i.from_invoice IS NOT NULL
-                   OR EXISTS (SELECT FROM billing.invoices t
-                              WHERE t.subscription = i.subscription AND t.billing_reason = 'subscription_threshold')
-                   AS billed_in_parts
-        FROM billing.invoice_lines l JOIN billing.invoices i ON i.id = l.invoice
-        WHERE l.invoice = ANY (rate_drafts.invoices) AND l.kind = 'usage'
-    ), quantities AS MATERIALIZED (
-        SELECT q.place, q.quantity
-        FROM (SELECT array_agg(u.price ORDER BY u.place) AS prices, array_agg(u.customer ORDER BY u.place) AS customers,
-                     array_agg(u.period_start ORDER BY u.place) AS starts, array_agg(u.period_end ORDER BY u.place) AS ends
-              FROM usage u) a
-        CROSS JOIN LATERAL billing.usage_quantities(a.prices, a.customers, a.starts, a.ends) q
-    ), rated AS MATERIALIZED (
-        SELECT u.id, u.invoice, u.quantity AS old_quantity, u.amount AS old_amount, q.quantity,
+    -- As arrays, whose length planning knows: taken for a few, they would be joined by nested loops.
+    SELECT array_agg(l.id ORDER BY l.id), array_agg(l.price ORDER BY l.id), array_agg(i.customer ORDER BY l.id),
+           array_agg(l.period_start ORDER BY l.id), array_agg(l.period_end ORDER BY l.id),
+           array_agg(i.currency ORDER BY l.id),
+           array_agg(i.from_invoice IS NOT NULL
+                     OR EXISTS (SELECT FROM billing.invoices t
+                                WHERE t.subscription = i.subscription AND t.billing_reason = 'subscription_threshold')
+                     ORDER BY l.id)
+    INTO lines, prices, customers, starts, ends, currencies, in_parts
+    FROM billing.invoice_lines l JOIN billing.invoices i ON i.id = l.invoice
+    WHERE l.invoice = ANY (rate_drafts.invoices) AND l.kind = 'usage';
+    WITH rated AS MATERIALIZED (
+        SELECT l.id, l.invoice, l.quantity AS old_quantity, l.amount AS old_amount, q.quantity,
                billing.usage_amount(p, u.currency, q.quantity)
                    - CASE WHEN u.billed_in_parts
-                          THEN billing.billed_before(u.subscription_item, u.price, u.period_start, u.invoice) ELSE 0 END
+                          THEN billing.billed_before(l.subscription_item, l.price, l.period_start, l.invoice) ELSE 0 END
                    AS amount
-        FROM usage u JOIN quantities q USING (place) JOIN billing.prices p ON p.id = u.price
+        FROM unnest(lines, prices, currencies, in_parts) WITH ORDINALITY u (line, price, currency, billed_in_parts, place)
+        JOIN billing.usage_quantities(prices, customers, starts, ends) q USING (place)
+        JOIN billing.invoice_lines l ON l.id = u.line
+        JOIN billing.prices p ON p.id = u.price
     ), changed AS (
         UPDATE billing.invoice_lines l SET quantity = r.quantity, amount = coalesce(r.amount, 0)
         FROM rated r

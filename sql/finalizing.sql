@@ -43,7 +43,7 @@ COMMENT ON FUNCTION billing.make_invoice_prefixes(text[]) IS
 
 CREATE FUNCTION billing.finalize_drafts(invoices text[], as_of timestamptz DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'
-SET plan_cache_mode = force_custom_plan AS $$
+SET plan_cache_mode = force_custom_plan SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
     delay interval := billing.setting_interval('finalization_delay');

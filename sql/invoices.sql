@@ -234,7 +234,9 @@ COMMENT ON FUNCTION billing.invoices_check() IS
 is never deleted. Errors: 23001 change or deletion; 55000 forbidden change of status.';
 
 CREATE FUNCTION billing.invoices_check_sums() RETURNS trigger
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
+-- Nested loops would add up all lines for each invoice, where statistics are of a time when there were few.
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan
+SET enable_nestloop = off SET jit = off AS $$
 DECLARE
     final text[] := ARRAY(SELECT n.id FROM new_invoices n WHERE n.status <> 'draft');
     wrong record;
