@@ -38,8 +38,9 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION billing.current_subscription(text, timestamptz, boolean) IS
 'Locks a subscription that is to change at as_of, after the phases of its schedule that began and the periods that
-ended by then (ends: before then, as one that ends just there has no other), and returns it. Errors: 42704 unknown; 55000 ended; 22023 as_of before the current period, before the
-last change of its items or infinite; 22004 NULL. Internal.';
+ended by then (ends: before then, as one that ends just there has no other), and returns it. Errors: 42704 unknown;
+55000 ended; 22023 as_of before the current period, before the last change of its items or infinite; 22004 NULL.
+Internal.';
 
 CREATE FUNCTION billing.update_subscription(subscription text, changes jsonb, as_of timestamptz DEFAULT now())
 RETURNS text

@@ -199,9 +199,9 @@ BEGIN
     RETURN coalesce(made, '{}');
 END $$;
 COMMENT ON FUNCTION billing.end_periods(text[]) IS
-'Ends the current period of each of the subscriptions: drafts an invoice of billing.next_lines where there are any, and moves the
-subscription on. Returns the drafts. A draft whose amounts bigint cannot hold gets a finalization_error. The caller holds
-the locks. Internal.';
+'Ends the current period of each of the subscriptions: drafts an invoice of billing.next_lines where there are any, and
+moves the subscription on. Returns the drafts. A draft whose amounts bigint cannot hold gets a finalization_error. The
+caller holds the locks. Internal.';
 
 CREATE FUNCTION billing.rate_drafts(invoices text[]) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan SET jit = off AS $$

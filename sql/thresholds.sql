@@ -100,10 +100,10 @@ BEGIN
     RETURN billing.drop_unfit_thresholds(made);
 END $$;
 COMMENT ON FUNCTION billing.draft_thresholds(timestamptz, text[]) IS
-'Drafts invoices of the usage accrued in the current period up to as_of of subscriptions (some, or NULL for all) that it has
-brought to their threshold: amount_gte by what is not billed yet of it, usage_gte by an item''s usage since it was last billed. The
-period''s own invoice rates all of its usage and takes off what was billed here, so tiers go on. None while
-collection is paused. Returns the drafts, which are finalized at once, and given to
+'Drafts invoices of the usage accrued in the current period up to as_of of subscriptions (some, or NULL for all) that
+it has brought to their threshold: amount_gte by what is not billed yet of it, usage_gte by an item''s usage since it
+was last billed. The period''s own invoice rates all of its usage and takes off what was billed here, so tiers go on.
+None while collection is paused. Returns the drafts, which are finalized at once, and given to
 billing.close_thresholds then. Internal.';
 
 CREATE FUNCTION billing.drop_unfit_thresholds(drafts text[]) RETURNS text[]

@@ -6,7 +6,7 @@ use std::ffi::CStr;
 use pgrx::prelude::*;
 
 use super::Asked;
-use super::state::{COLUMNS, STATE, Windows};
+use super::state::{STATE, Windows, with_state};
 use crate::pg::catalog;
 use crate::pg::error::Result;
 use crate::pg::owner::looking_up;
@@ -19,22 +19,7 @@ use crate::pg::time::{MICROS_PER_DAY, Micros};
 const STATES: Table<{ STATE + 2 }> = Table {
     name: c"usage_buckets",
     key: c"usage_buckets_pkey",
-    columns: {
-        let [count, sum, time_sum, max, min, last_value, last_timestamp, last_received_at, last_identifier] = COLUMNS;
-        [
-            c"start",
-            c"dimensions",
-            count,
-            sum,
-            time_sum,
-            max,
-            min,
-            last_value,
-            last_timestamp,
-            last_received_at,
-            last_identifier,
-        ]
-    },
+    columns: with_state([c"start", c"dimensions"]),
     statement: Query {
         sql: "SELECT b.start, b.dimensions, b.event_count, b.value_sum, b.value_time_sum, b.value_max, b.value_min, b.last_value,
                      b.last_timestamp, b.last_received_at, b.last_identifier

@@ -6,7 +6,7 @@ use std::ffi::CStr;
 use pgrx::prelude::*;
 
 use super::Asked;
-use super::state::{COLUMNS, STATE, Windows};
+use super::state::{STATE, Windows, with_state};
 use crate::ingest::pending::part_with;
 use crate::pg::array::Elements;
 use crate::pg::catalog;
@@ -21,36 +21,14 @@ use crate::pg::time::Micros;
 const ROW: usize = STATE + 6;
 
 /// What is looked for comes first, then what is read.
-const ROWS: [&CStr; ROW] = {
-    let [
-        count,
-        sum,
-        time_sum,
-        max,
-        min,
-        last_value,
-        last_timestamp,
-        last_received_at,
-        last_identifier,
-    ] = COLUMNS;
-    [
-        c"customer",
-        c"event_name",
-        c"hour",
-        c"dimensions",
-        c"rebuild",
-        c"distinct_values",
-        count,
-        sum,
-        time_sum,
-        max,
-        min,
-        last_value,
-        last_timestamp,
-        last_received_at,
-        last_identifier,
-    ]
-};
+const ROWS: [&CStr; ROW] = with_state([
+    c"customer",
+    c"event_name",
+    c"hour",
+    c"dimensions",
+    c"rebuild",
+    c"distinct_values",
+]);
 
 const STATEMENT: Query<2, ROW> = Query {
     sql: "SELECT p.customer, p.event_name, p.hour, p.dimensions, p.rebuild, p.distinct_values, p.event_count, p.value_sum,

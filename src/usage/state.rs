@@ -12,7 +12,7 @@ use crate::pg::text::TextRef;
 use crate::pg::time::Micros;
 
 /// The columns of a state, as buckets and queue have them.
-pub const COLUMNS: [&CStr; STATE] = [
+const COLUMNS: [&CStr; STATE] = [
     c"event_count",
     c"value_sum",
     c"value_time_sum",
@@ -24,6 +24,17 @@ pub const COLUMNS: [&CStr; STATE] = [
     c"last_identifier",
 ];
 pub const STATE: usize = 9;
+
+/// Columns of a table, and behind them those of a state.
+pub const fn with_state<const N: usize, const ALL: usize>(columns: [&'static CStr; N]) -> [&'static CStr; ALL] {
+    let mut all = [c""; ALL];
+    let mut nth = 0;
+    while nth < ALL {
+        all[nth] = if nth < N { columns[nth] } else { COLUMNS[nth - N] };
+        nth += 1;
+    }
+    all
+}
 
 /// Where `last_event` stands among the columns of `billing.usage_states()`, from 1.
 const LAST_EVENT: i32 = 7;

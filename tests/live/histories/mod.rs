@@ -1,5 +1,6 @@
 //! Random histories against a model of the rules: whichever way billing is run over one, it comes to the same invoices, to the cent.
 
+mod books;
 mod calendar;
 mod changing;
 mod model;
@@ -15,7 +16,8 @@ use harness::{Cluster, Dice, Options, cluster_under_test};
 use postgres::Client;
 
 use crate::recording::{number, text};
-use play::{Told, assert_same_books, books, connect, happen, open, shown, told, unordered};
+use books::{Told, assert_same_books, books};
+use play::{connect, happen, open, shown, told, unordered};
 use story::History;
 
 /// Without workers: nothing but these tests' sessions folds usage.

@@ -4,8 +4,9 @@ use harness::{Cluster, Database, Options, Stop, cluster_under_test};
 use postgres::Client;
 use postgres::error::SqlState;
 
+use super::books::{Told, assert_same_books, books};
 use super::model;
-use super::play::{Told, assert_same_books, books, connect, happen, open, shown, told, unordered};
+use super::play::{connect, happen, open, shown, told, unordered};
 use super::story::History;
 use super::{assert_adds_up, quiet_cluster};
 use crate::recording::{assert_refused, await_blocked, backend, number, refusal, text};

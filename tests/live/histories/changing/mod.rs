@@ -12,12 +12,13 @@ use std::sync::Barrier;
 use harness::{Database, Dice};
 use postgres::Client;
 
+use super::books::{Told, assert_same_books, books};
 use super::play::{connect, shown};
 use super::story::{BEGINNING, DAY, Micros};
 use super::{assert_adds_up, generate, quiet_cluster, seeds};
 use crate::recording::number;
 use checks::{assert_billed_is_rated, assert_nothing_is_left_out, assert_sums};
-use play::{Told, assert_preview_holds, assert_same_books, books, happen, ready, told, unordered};
+use play::{assert_preview_holds, happen, ready, told, unordered};
 use story::{Changing, Contested, Thresholds};
 
 /// PG_BILLING_TEST_SUBSCRIPTIONS: in each history; a seed means something else with each number.

@@ -1,10 +1,9 @@
 //! Playing a changing history on a database, and reading back what billing has made of it.
 
-use std::collections::BTreeMap;
-
 use harness::{Cluster, Database};
 use postgres::Client;
 
+use super::super::books::Told;
 use super::super::play::{connect, create, open, shown, usage};
 use super::super::prices;
 use super::super::story::Micros;
@@ -186,19 +185,6 @@ pub fn happen(client: &mut Client, changing: &Changing, run: usize, mut before: 
     }
 }
 
-/// An invoice as both sides tell it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Told {
-    pub subscription: String,
-    pub reason: String,
-    pub created: Micros,
-    pub finalized_at: Option<Micros>,
-    pub lines: Vec<String>,
-    pub total: i64,
-    /// Its place among all numbers, from 1, and the balances before and after it and what is due.
-    pub settled: Option<(i64, i64, i64, i64)>,
-}
-
 pub fn told(changing: &Changing, invoices: &[Invoice]) -> Vec<Told> {
     let tell = |line: &Line| {
         format!(
@@ -236,52 +222,6 @@ pub fn told(changing: &Changing, invoices: &[Invoice]) -> Vec<Told> {
     told
 }
 
-/// All that billing has made.
-pub fn books(client: &mut Client) -> Vec<Told> {
-    const MICROS: &str = "CREATE OR REPLACE FUNCTION pg_temp.micros(at timestamptz) RETURNS bigint LANGUAGE sql
-                          RETURN (extract(epoch FROM at) * 1000000)::bigint";
-    client.batch_execute(MICROS).unwrap();
-    let mut lines = BTreeMap::<String, Vec<String>>::new();
-    let sql = "SELECT invoice, kind, price, pg_temp.micros(period_start), pg_temp.micros(period_end),
-                      format('%s tenths, %s, discount %s, credit %s, tax %s', trim_scale(quantity * 10), amount, discount_amount,
-                             credit_amount, tax_amount) FROM billing.invoice_lines";
-    for row in client.query(sql, &[]).unwrap() {
-        let line = format!(
-            "{} {} {} – {}: {}",
-            row.get::<_, &str>(1),
-            row.get::<_, &str>(2),
-            shown(row.get(3)),
-            shown(row.get(4)),
-            row.get::<_, &str>(5)
-        );
-        lines.entry(row.get(0)).or_default().push(line);
-    }
-    let sql = "SELECT id, subscription, billing_reason, pg_temp.micros(created), pg_temp.micros(finalized_at), total,
-                      substr(number, 5)::bigint, starting_balance::bigint, ending_balance::bigint, amount_due
-               FROM billing.invoices";
-    let rows = client.query(sql, &[]).unwrap();
-    let mut told: Vec<Told> = rows
-        .iter()
-        .map(|row| {
-            let mut lines = lines.remove(row.get::<_, &str>(0)).unwrap_or_default();
-            lines.sort();
-            Told {
-                subscription: row.get(1),
-                reason: row.get(2),
-                created: row.get(3),
-                finalized_at: row.get(4),
-                lines,
-                total: row.get(5),
-                settled: row
-                    .get::<_, Option<i64>>(6)
-                    .map(|number| (number, row.get(7), row.get(8), row.get(9))),
-            }
-        })
-        .collect();
-    told.sort();
-    told
-}
-
 /// Without what depends on the order in which invoices became final: their numbers, which of them used up a balance, and what is
 /// contested.
 pub fn unordered(mut books: Vec<Told>, contested: &Contested) -> Vec<Told> {
@@ -298,43 +238,6 @@ pub fn unordered(mut books: Vec<Told>, contested: &Contested) -> Vec<Told> {
     }
     books.sort();
     books
-}
-
-#[track_caller]
-pub fn assert_same_books(what: &str, found: &[Told], expected: &[Told]) {
-    let missing = |of: &[Told], others: &[Told]| of.iter().find(|invoice| !others.contains(invoice)).cloned();
-    if let Some(wrong) = missing(found, expected)
-        .into_iter()
-        .chain(missing(expected, found))
-        .min()
-    {
-        let of = |books: &[Told]| -> String {
-            let books = books
-                .iter()
-                .filter(|invoice| invoice.subscription == wrong.subscription);
-            books.map(show).collect()
-        };
-        panic!(
-            "{what}: {}: found\n{}\nnot\n{}",
-            wrong.subscription,
-            of(found),
-            of(expected)
-        );
-    }
-    assert_eq!(found.len(), expected.len(), "{what}: invoices");
-}
-
-fn show(invoice: &Told) -> String {
-    let lines: Vec<String> = invoice.lines.iter().map(|line| format!("    {line}\n")).collect();
-    format!(
-        "{} {} final {} total {} {:?}\n{}",
-        invoice.reason,
-        shown(invoice.created),
-        invoice.finalized_at.map_or("never".to_owned(), shown),
-        invoice.total,
-        invoice.settled,
-        lines.concat()
-    )
 }
 
 /// The first invoice that is due by a time is what was shown of it just before it was made.

@@ -4,9 +4,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use postgres::Client;
 
+use super::super::books::{assert_same_books, books};
 use super::super::play::connect;
 use super::super::{generate, quiet_cluster};
-use super::play::{assert_same_books, books, happen, ready, told};
+use super::play::{happen, ready, told};
 use super::story::Changing;
 use super::{assert_holds, model};
 
