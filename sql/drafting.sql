@@ -194,7 +194,7 @@ BEGIN
           WHERE s.id = ANY (end_periods.subscriptions)) n
     WHERE n.id = s.id;
     IF made IS NOT NULL THEN
-        PERFORM billing.adjust_drafts(made);
+        PERFORM billing.analyze_invoices(cardinality(made)), billing.adjust_drafts(made);
     END IF;
     RETURN coalesce(made, '{}');
 END $$;
@@ -202,6 +202,18 @@ COMMENT ON FUNCTION billing.end_periods(text[]) IS
 'Ends the current period of each of the subscriptions: drafts an invoice of billing.next_lines where there are any, and
 moves the subscription on. Returns the drafts. A draft whose amounts bigint cannot hold gets a finalization_error. The
 caller holds the locks. Internal.';
+
+CREATE FUNCTION billing.analyze_invoices(made integer) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = error AS $$
+BEGIN
+    IF made > 1000 AND made * 2 > (SELECT c.reltuples FROM pg_class c WHERE c.oid = 'billing.invoices'::regclass) THEN
+        ANALYZE (SKIP_LOCKED) billing.invoices, billing.invoice_lines;
+    END IF;
+END $$;
+COMMENT ON FUNCTION billing.analyze_invoices(integer) IS
+'After a transaction has made so many invoices: analyzes the tables where most are new. Autovacuum that analyzes them meanwhile
+sees pages without rows, and whoever plans by that joins by nested loops. From here on it leaves them alone until the transaction
+ends. Internal.';
 
 CREATE FUNCTION billing.rate_drafts(invoices text[]) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan SET jit = off AS $$

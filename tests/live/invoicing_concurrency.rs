@@ -413,6 +413,30 @@ fn a_rolled_back_finalization_leaves_no_gap() {
     assert_books_balance(&mut watcher);
 }
 
+/// Autovacuum that comes by in the middle would note that the pages of thousands of invoices hold none, and plans made by
+/// that, of the run itself and after it, take minutes where a second is enough.
+#[test]
+fn whoever_analyzes_in_the_middle_of_a_large_run_leaves_its_statistics() {
+    let database = Database::with_extension(quiet_cluster()).unwrap();
+    let (mut run, mut other) = (connect(&database), connect(&database));
+    shop(&mut other);
+    other
+        .batch_execute(
+            r#"SELECT billing.create_subscription('{"customer": "acme", "items": [{"price": "call"}]}', as_of => '2024-01-01')
+               FROM generate_series(1, 1500)"#,
+        )
+        .unwrap();
+    run.batch_execute("BEGIN").unwrap();
+    assert_eq!(generate(&mut run, "2024-02-01"), 1500);
+    other
+        .batch_execute("ANALYZE (SKIP_LOCKED) billing.invoices, billing.invoice_lines")
+        .unwrap();
+    run.batch_execute("COMMIT").unwrap();
+    let known = "SELECT string_agg(format('%s: %s', relname, reltuples), ', ' ORDER BY relname) FROM pg_class
+                 WHERE oid IN ('billing.invoices'::regclass, 'billing.invoice_lines'::regclass)";
+    assert_eq!(text(&mut other, known), "invoice_lines: 1500, invoices: 1500");
+}
+
 /// Two drafts of one subscription: neither session may miss the late usage that the other has just billed.
 #[test]
 fn drafts_finalized_at_once_bill_late_usage_once() {
