@@ -75,6 +75,7 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UT
 DECLARE
     phase record;
     item record;
+    missing record;
     begins timestamptz;
     ends timestamptz := resolved_phases.start;
     trial timestamptz;
@@ -104,6 +105,19 @@ BEGIN
             PERFORM billing.require_price(item.price, item.quantity, currency,
                                           item.price = ANY (resolved_phases.kept));
         END LOOP;
+        SELECT k.kind, k.id #>> '{}' AS id INTO missing
+        FROM (SELECT 'coupon' AS kind, jsonb_path_query(phase.value, '$.discounts[*].coupon') AS id
+              UNION ALL SELECT 'coupon', jsonb_path_query(phase.value, '$.items[*].discounts[*].coupon')
+              UNION ALL SELECT 'tax rate', jsonb_path_query(phase.value, '$.default_tax_rates[*]')
+              UNION ALL SELECT 'tax rate', jsonb_path_query(phase.value, '$.items[*].tax_rates[*]')) k
+        WHERE NOT EXISTS (SELECT FROM billing.coupons c WHERE k.kind = 'coupon' AND c.id = k.id #>> '{}')
+          AND NOT EXISTS (SELECT FROM billing.tax_rates t WHERE k.kind = 'tax rate' AND t.id = k.id #>> '{}')
+        ORDER BY 1, 2 LIMIT 1;
+        IF FOUND THEN
+            RAISE EXCEPTION '% "%" of phases[%] does not exist', missing.kind, missing.id, phase.place
+                USING ERRCODE = 'foreign_key_violation',
+                      HINT = format('Create it first with billing.create_%s.', replace(missing.kind, ' ', '_'));
+        END IF;
         SELECT (p.interval_count || p."interval")::interval INTO length
         FROM billing.shortest_interval(ARRAY(
             SELECT i.value ->> 'price' FROM jsonb_array_elements(phase.value -> 'items') i (value))) p;
@@ -130,8 +144,8 @@ END $$;
 COMMENT ON FUNCTION billing.resolved_phases(jsonb, timestamptz, text, text[]) IS
 'Phases with their dates worked out, the first from a start on. kept: prices that may be archived, as they were planned
 before. Errors: 55000 an archived price; 22023 phases that overlap, leave a gap, or
-end before they start; a trial beyond its phase; prices that no subscription takes together; 23503 unknown prices.
-Internal.';
+end before they start; a trial beyond its phase; prices that no subscription takes together; 23503 unknown prices, coupons or
+tax rates. Internal.';
 
 CREATE FUNCTION billing.lock_schedule(schedule text) RETURNS billing.subscription_schedules
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
