@@ -39,7 +39,7 @@ BEGIN
     RETURN QUERY
     WITH drafts AS MATERIALIZED (
         SELECT i.id, i.customer, i.subscription, i.currency, i.period_end, i.created, c.tax_exempt,
-               coalesce(i.default_tax_rates, s.default_tax_rates) AS default_tax_rates
+               coalesce(i.default_tax_rates, s.default_tax_rates) AS default_tax_rates, i.item_tax_rates
         FROM unnest(adjusted_lines.invoices) i
         JOIN billing.customers c ON c.id = i.customer
         LEFT JOIN billing.subscriptions s ON s.id = i.subscription
@@ -48,7 +48,10 @@ BEGIN
                l.subscription_item, l.price, p.product, l.period_start, l.period_end,
                l.kind = 'late_usage' AND l.amount < 0 AS gives_back,
                l.kind IN ('usage', 'late_usage') AND l.subscription_item IS NOT NULL AS metered,
-               coalesce(nullif(x.tax_rates, '{}'), nullif(t.tax_rates, '{}'), d.default_tax_rates, '{}') AS tax_rates,
+               coalesce(nullif(x.tax_rates, '{}'),
+                        nullif(CASE WHEN d.item_tax_rates ? t.id THEN billing.text_array(d.item_tax_rates -> t.id)
+                                    ELSE t.tax_rates END, '{}'),
+                        d.default_tax_rates, '{}') AS tax_rates,
                row_number() OVER (PARTITION BY l.invoice ORDER BY l.id) AS place
         FROM unnest(adjusted_lines.lines) l
         JOIN drafts d ON d.id = l.invoice
@@ -162,9 +165,9 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION billing.adjusted_lines(billing.invoices[], billing.invoice_lines[]) IS
 'The discounts, credit and tax of the lines of some invoices, which need not stand in any table: of an invoice, id,
-customer, subscription, currency, period_end, created and default_tax_rates count; of a line, id, invoice,
-subscription_item, invoice_item, price, kind, amount, discountable, period_start and period_end; ids sort in the order
-of the lines. Usage given back takes its share of the discounts and credit with it of what stands billed for it.
+customer, subscription, currency, period_end, created, default_tax_rates and item_tax_rates count; of a line, id,
+invoice, subscription_item, invoice_item, price, kind, amount, discountable, period_start and period_end; ids sort in the
+order of the lines. Usage given back takes its share of the discounts and credit with it of what stands billed for it.
 tax_amount is NULL where it is beyond bigint. Previews and drafts come here. Internal.';
 
 CREATE FUNCTION billing.adjusted_preview(
@@ -212,7 +215,8 @@ BEGIN
         RETURN;
     END IF;
     WITH drafts AS MATERIALIZED (
-        SELECT i.id, i.customer, i.subscription, i.currency, i.period_end, i.created, i.default_tax_rates
+        SELECT i.id, i.customer, i.subscription, i.currency, i.period_end, i.created, i.default_tax_rates,
+               i.item_tax_rates
         FROM billing.invoices i
         WHERE i.id = ANY (adjust_drafts.invoices) AND i.status = 'draft' AND i.finalization_error IS NULL
     )
@@ -225,7 +229,7 @@ BEGIN
         WHERE g.balance > 0 AND d.period_end >= g.effective_at AND coalesce(d.period_end < g.expires_at, true)
           AND g.created <= d.created + delay
         UNION
-        SELECT d.id FROM drafts d WHERE d.default_tax_rates <> '{}'
+        SELECT d.id FROM drafts d WHERE d.default_tax_rates <> '{}' OR d.item_tax_rates IS NOT NULL
         UNION
         SELECT d.id FROM drafts d JOIN billing.subscriptions s ON s.id = d.subscription
         WHERE s.default_tax_rates <> '{}'

@@ -317,10 +317,11 @@ BEGIN
     -- Drafts that are there already keep what they were created under, whenever a run makes them final.
     UPDATE billing.invoices i
     SET default_tax_rates = coalesce(i.default_tax_rates, old.default_tax_rates, '{}'),
+        days_until_due = coalesce(i.days_until_due, old.days_until_due),
         pause_behavior = coalesce(i.pause_behavior, billing.collection_paused(old, i.created), 'none')
     WHERE i.subscription = old.id AND i.status = 'draft'
-      AND (old.default_tax_rates, old.pause_behavior, old.pause_resumes_at)
-          IS DISTINCT FROM (new.default_tax_rates, new.pause_behavior, new.pause_resumes_at);
+      AND (old.default_tax_rates, old.days_until_due, old.pause_behavior, old.pause_resumes_at)
+          IS DISTINCT FROM (new.default_tax_rates, new.days_until_due, new.pause_behavior, new.pause_resumes_at);
     UPDATE billing.subscriptions s
     SET status = new.status,
         current_period_start = new.current_period_start,

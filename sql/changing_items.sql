@@ -109,6 +109,13 @@ BEGIN
         IF jsonb_typeof(change -> 'tax_rates') = 'array' THEN
             PERFORM billing.require_tax_rates(billing.text_array(change -> 'tax_rates'));
         END IF;
+        -- Drafts that are there already keep the rates that they were created under, the first ones before several changes.
+        UPDATE billing.invoices d
+        SET item_tax_rates = jsonb_build_object(i.id, i.tax_rates) || coalesce(d.item_tax_rates, '{}')
+        FROM billing.subscription_items i
+        WHERE change ? 'tax_rates' AND i.id = describe_item.item
+          AND i.tax_rates IS DISTINCT FROM billing.text_array(change -> 'tax_rates')
+          AND d.subscription = i.subscription AND d.status = 'draft';
         UPDATE billing.subscription_items i
         SET metadata = CASE WHEN change ? 'metadata'
                             THEN billing.changed_metadata(i.metadata, change -> 'metadata') ELSE i.metadata END,

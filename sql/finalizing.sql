@@ -84,7 +84,8 @@ BEGIN
         SELECT i.id, i.customer, i.currency, i.total, t.finalized_at, p.prefix,
                row_number() OVER (ORDER BY t.finalized_at, i.subscription, i.id) AS place,
                row_number() OVER (PARTITION BY p.prefix ORDER BY t.finalized_at, i.subscription, i.id) AS number,
-               t.finalized_at + make_interval(days => coalesce(i.days_until_due, s.days_until_due)) AS due_date
+               t.finalized_at + make_interval(days => CASE i.collection_method
+                   WHEN 'send_invoice' THEN coalesce(i.days_until_due, s.days_until_due) END) AS due_date
         FROM billing.invoices i
         LEFT JOIN billing.subscriptions s ON s.id = i.subscription
         CROSS JOIN LATERAL (SELECT coalesce(finalize_drafts.as_of, billing.finalizes_at(i, delay))) t (finalized_at)

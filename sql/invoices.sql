@@ -56,6 +56,7 @@ CREATE TABLE billing.invoices (
     regenerated_as text COLLATE "C",
     pause_behavior text CONSTRAINT invoices_pause_behavior_known
         CHECK (pause_behavior IN ('keep_as_draft', 'mark_uncollectible', 'void', 'none')),
+    item_tax_rates jsonb,
     CONSTRAINT invoices_period_ordered CHECK (period_start <= period_end),
     CONSTRAINT invoices_total_of_subtotal
         CHECK (total = subtotal::numeric - total_discount_amount - total_credit_amount + total_exclusive_tax_amount),
@@ -149,7 +150,7 @@ COMMENT ON COLUMN billing.invoices.amount_remaining IS
 COMMENT ON COLUMN billing.invoices.auto_advance IS
 'Whether generate_invoices finalizes this draft when its grace is over; false: only finalize_invoice does.';
 COMMENT ON COLUMN billing.invoices.days_until_due IS
-'Days from finalization to due_date; NULL: the subscription''s.';
+'Days from finalization to due_date; NULL: the subscription''s. Set where those change before it is final.';
 COMMENT ON COLUMN billing.invoices.description IS 'Text for people; NULL when there is none.';
 COMMENT ON COLUMN billing.invoices.metadata IS
 'A JSON object that the application keeps here; it carries no meaning for billing.';
@@ -173,6 +174,8 @@ COMMENT ON COLUMN billing.invoices.total_exclusive_tax_amount IS
 'The part of total_tax_amount that comes on top; the rest is within the lines'' amounts.';
 COMMENT ON COLUMN billing.invoices.default_tax_rates IS
 'Tax rates of the lines that have none of their own; NULL: the subscription''s. Set where those change before it is final.';
+COMMENT ON COLUMN billing.invoices.item_tax_rates IS
+'The own tax rates of subscription items, by item, that changed before it is final, as they were; NULL: none did.';
 SELECT pg_catalog.pg_extension_config_dump('billing.invoices', '');
 
 CREATE FUNCTION billing.exclusive_tax(taxes jsonb) RETURNS bigint

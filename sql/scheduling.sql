@@ -294,7 +294,9 @@ BEGIN
             managed, billing.changes_of_phase(managed, phase, schedule.default_settings,
                                               schedule.phases -> schedule.current_phase ? 'discounts'), at);
     ELSIF schedule.end_behavior = 'cancel' THEN
-        PERFORM billing.end_subscription(managed, false, at);
+        -- Where a period is cut short, as by cancel_at: only the time that was used is paid.
+        PERFORM billing.end_subscription(
+            managed, schedule.phases -> schedule.current_phase ->> 'proration_behavior' IS DISTINCT FROM 'none', at);
     END IF;
     UPDATE billing.subscription_schedules h
     SET subscription = target,
