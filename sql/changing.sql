@@ -82,8 +82,8 @@ clears a field. A new price of an item has quantity 1 unless another is given. W
 period starts, unless billing_cycle_anchor is unchanged; what was used and the new period are invoiced then. Unused
 time of what was charged is given back and remaining time charged by the second, on the next invoice
 (create_prorations), on one made at once (always_invoice), or not at all (none); usage is billed at the price that
-was in effect. Errors: 42704 unknown subscription or item; 55000 ended, paused, managed by a schedule, an archived
-price; 23503 unknown price, coupon or tax rate; 22023 an unknown field, a quantity of a metered item, a price twice,
+was in effect. Errors: 42704 unknown subscription or item; 55000 ended, paused, the end of one that a schedule manages, an
+archived price; 23503 unknown price, coupon or tax rate; 22023 an unknown field, a quantity of a metered item, a price twice,
 another currency, intervals that are no multiples of the shortest, no item left, proration_date outside the current
 period or after as_of, times that are not after as_of, as_of before the current period or an earlier change; 22003
 an amount beyond bigint; 0A000 a field that is not built; 22P02, 22004 changes that are no object, or NULL.';

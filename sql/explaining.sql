@@ -351,5 +351,5 @@ one: event) and quantity itself, with a note if the usage has changed since it w
 units, exact: the price (unit, package, tier, minimum, maximum), the share of time (proration), rounding, what other
 invoices billed (billed before) or waived (waived); given for an amount that no price says, unrated for what bigint cannot
 hold, difference for what can no longer be said. Rows before amount add up to amount, which is the line''s. After it what
-becomes of it: discount and credit (below zero), and tax. Buckets, events and quantity have no amount. Works for drafts
+becomes of it: discount and credit (below zero), and tax, whose quantity is the taxable amount. Buckets, events and quantity have no amount. Works for drafts
 too. Errors: 42704 unknown line; 22004 NULL.';

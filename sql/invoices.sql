@@ -90,8 +90,8 @@ CREATE INDEX invoices_threshold_idx ON billing.invoices (subscription) WHERE bil
 CREATE UNIQUE INDEX invoices_from_invoice_key ON billing.invoices (from_invoice) WHERE from_invoice IS NOT NULL;
 CREATE UNIQUE INDEX invoices_regenerated_as_key ON billing.invoices (regenerated_as) WHERE regenerated_as IS NOT NULL;
 COMMENT ON TABLE billing.invoices IS
-'Invoices. A draft is rewritten freely; from finalization on only its status and the times of that may change, and it
-is never deleted. Its amounts are in the currency''s minor unit.';
+'Invoices. A draft is rewritten freely; from finalization on only its status, the times of that, and what was paid or taken
+off by credit notes may change, and it is never deleted. Its amounts are in the currency''s minor unit.';
 COMMENT ON INDEX billing.invoices_period_key IS 'No period is invoiced twice.';
 COMMENT ON INDEX billing.invoices_draft_idx IS 'Finds the drafts whose grace is over, in the order of their numbers.';
 COMMENT ON INDEX billing.invoices_one_off_draft_idx IS 'Finds the one-off drafts among them.';

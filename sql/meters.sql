@@ -123,8 +123,11 @@ BEGIN
     RETURN meter_id;
 END $$;
 COMMENT ON FUNCTION billing.create_meter(billing.meter) IS
-'Creates a meter and returns its id (mtr_...). Again with the same definition: no error, the same id. Errors: 42710
-the event_name exists with another definition; 0A000 event_time_window; 22004 NULL.';
+'Creates a meter and returns its id (mtr_...). Fields, as in Stripe''s API: event_name, display_name, default_aggregation
+({formula}), customer_mapping ({event_payload_key, type}), value_settings ({event_payload_key}), dimension_payload_keys (a
+list: the keys that every event must carry, that summaries group by and prices filter by). Again with the same
+definition: no error, the same id. Errors: 42710 the event_name exists with another definition; 0A000
+event_time_window; 22004 NULL.';
 
 CREATE FUNCTION billing.set_meter_status(meter text, status text, deactivated_at timestamptz) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
