@@ -34,6 +34,7 @@ BEGIN
         FOR nth IN 1 .. cardinality(due) BY 10000 LOOP
             made := made || billing.end_periods(due[nth : nth + 9999]);
         END LOOP;
+        PERFORM billing.analyze_invoices(cardinality(made));
     END LOOP;
     RETURN made;
 END $$;
@@ -206,14 +207,17 @@ caller holds the locks. Internal.';
 CREATE FUNCTION billing.analyze_invoices(made integer) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = error AS $$
 BEGIN
-    IF made > 1000 AND made * 2 > (SELECT c.reltuples FROM pg_class c WHERE c.oid = 'billing.invoices'::regclass) THEN
+    IF made > 1000
+       AND made > 2 * (SELECT min(c.reltuples) FROM pg_class c
+                       WHERE c.oid IN ('billing.invoices'::regclass, 'billing.invoice_lines'::regclass))
+    THEN
         ANALYZE (SKIP_LOCKED) billing.invoices, billing.invoice_lines;
     END IF;
 END $$;
 COMMENT ON FUNCTION billing.analyze_invoices(integer) IS
-'After a transaction has made so many invoices: analyzes the tables where most are new. Autovacuum that analyzes them meanwhile
-sees pages without rows, and whoever plans by that joins by nested loops. From here on it leaves them alone until the transaction
-ends. Internal.';
+'After a transaction has made so many invoices: analyzes the tables where statistics know of less than half of them. Autovacuum
+that analyzes them meanwhile sees pages without rows, and whoever plans by that joins by nested loops. From here on it leaves
+them alone until the transaction ends. Waits for nobody, and does nothing where it would have to. Internal.';
 
 CREATE FUNCTION billing.rate_drafts(invoices text[]) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan SET jit = off AS $$

@@ -156,7 +156,11 @@ BEGIN
                          (SELECT max(i.created) + interval '1 microsecond' FROM billing.invoices i
                           WHERE i.subscription = old.subscription AND i.status = 'draft')),
                 CASE WHEN old.subscription IS NULL THEN 'manual' ELSE 'subscription_update' END, old.collection_method,
-                old.auto_advance, old.days_until_due,
+                old.auto_advance,
+                -- By what its subscription says now, or else as the old one was.
+                CASE WHEN old.subscription IS NULL THEN old.days_until_due
+                     WHEN (SELECT s.days_until_due FROM billing.subscriptions s WHERE s.id = old.subscription) IS NULL
+                     THEN round(extract(epoch FROM old.due_date - old.finalized_at) / 86400)::integer END,
                 CASE WHEN old.subscription IS NULL THEN old.default_tax_rates END, old.description, old.metadata, old.id)
         RETURNING id INTO made;
     END IF;
