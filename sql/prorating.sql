@@ -23,10 +23,17 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
                    FROM billing.credit_note_lines n JOIN billing.credit_notes o ON o.id = n.credit_note
                    WHERE n.invoice_line = l.id AND o.status = 'issued') AS amount,
                l.period_start, l.period_end,
-               coalesce(x.created, i.created) AS created, right(coalesce(x.id, l.id), 32) AS place
+               coalesce(x.created, o.created) AS created, right(coalesce(x.id, l.id), 32) AS place
         FROM billing.invoice_lines l
         JOIN billing.invoices i ON i.id = l.invoice AND i.status <> 'void'
         LEFT JOIN billing.invoice_items x ON x.id = l.invoice_item
+        -- What an invoice that was made anew charges was charged when its first one did.
+        CROSS JOIN LATERAL (
+            WITH RECURSIVE originals AS (
+                SELECT i.created, i.from_invoice
+                UNION ALL
+                SELECT v.created, v.from_invoice FROM originals n JOIN billing.invoices v ON v.id = n.from_invoice)
+            SELECT min(n.created) AS created FROM originals n) o
         WHERE l.subscription_item = item AND l.kind IN ('licensed', 'unused_time') AND l.period_end > at
         UNION ALL
         SELECT x.kind, x.price, x.quantity, x.amount - billing.expected_discount(x), x.period_start, x.period_end,

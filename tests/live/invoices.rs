@@ -351,6 +351,7 @@ stories! {
     proration_discounts
     quantity_change
     regenerate
+    regenerate_before_change
     regenerate_expired_credit
     resubscribe
     schedule
