@@ -143,9 +143,8 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION billing.resolved_phases(jsonb, timestamptz, text, text[]) IS
 'Phases with their dates worked out, the first from a start on. kept: prices that may be archived, as they were planned
-before. Errors: 55000 an archived price; 22023 phases that overlap, leave a gap, or
-end before they start; a trial beyond its phase; prices that no subscription takes together; 23503 unknown prices, coupons or
-tax rates. Internal.';
+before. Errors: 55000 an archived price; 22023 phases that overlap, leave a gap, or end before they start, a trial beyond
+its phase, prices that no subscription takes together; 23503 unknown prices, coupons or tax rates. Internal.';
 
 CREATE FUNCTION billing.lock_schedule(schedule text) RETURNS billing.subscription_schedules
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
