@@ -39,7 +39,8 @@ BEGIN
     RETURN QUERY
     WITH drafts AS MATERIALIZED (
         SELECT i.id, i.customer, i.subscription, i.currency, i.period_end, i.created, c.tax_exempt,
-               coalesce(i.default_tax_rates, s.default_tax_rates) AS default_tax_rates, i.item_tax_rates
+               coalesce(i.default_tax_rates, s.default_tax_rates) AS default_tax_rates, i.item_tax_rates,
+               billing.pause_behavior(i, s) AS pause_behavior
         FROM unnest(adjusted_lines.invoices) i
         JOIN billing.customers c ON c.id = i.customer
         LEFT JOIN billing.subscriptions s ON s.id = i.subscription
@@ -138,6 +139,8 @@ BEGIN
         WHERE g.balance > 0 AND d.period_end >= g.effective_at AND coalesce(d.period_end < g.expires_at, true)
           -- A run that comes late uses no credit granted after a run on time.
           AND g.created <= d.created + delay
+          -- What is waived uses up none.
+          AND d.pause_behavior IS DISTINCT FROM 'void'
         GROUP BY d.id
     ), rates AS (
         SELECT u.invoice, jsonb_agg(jsonb_build_object(
@@ -165,9 +168,9 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION billing.adjusted_lines(billing.invoices[], billing.invoice_lines[]) IS
 'The discounts, credit and tax of the lines of some invoices, which need not stand in any table: of an invoice, id,
-customer, subscription, currency, period_end, created, default_tax_rates and item_tax_rates count; of a line, id,
-invoice, subscription_item, invoice_item, price, kind, amount, discountable, period_start and period_end; ids sort in the
-order of the lines. Usage given back takes its share of the discounts and credit with it of what stands billed for it.
+customer, subscription, currency, period_end, created, default_tax_rates, item_tax_rates and pause_behavior count; of a
+line, id, invoice, subscription_item, invoice_item, price, kind, amount, discountable, period_start and period_end; ids sort
+in the order of the lines. Usage given back takes its share of the discounts and credit with it of what stands billed for it.
 tax_amount is NULL where it is beyond bigint. Previews and drafts come here. Internal.';
 
 CREATE FUNCTION billing.adjusted_preview(

@@ -196,7 +196,7 @@ BEGIN
     ELSE
         due := billing.next_drafts(until, bill_batch.batch_size);
         PERFORM billing.rate_drafts(due);
-        PERFORM billing.finalize_due(until, due);
+        PERFORM billing.finalize_drafts(due);
         IF due = '{}' THEN
             PERFORM billing.expire_credits(until);
         END IF;

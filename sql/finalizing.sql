@@ -8,13 +8,37 @@ $$;
 COMMENT ON FUNCTION billing.finalizes_at(billing.invoices, interval) IS
 'When a draft becomes final by itself: a delay after its creation, and one of a threshold at once. Internal.';
 
+CREATE FUNCTION billing.collection_paused(subscription billing.subscriptions, at timestamptz) RETURNS text
+LANGUAGE sql STABLE
+RETURN CASE WHEN (subscription).pause_resumes_at IS NULL OR at < (subscription).pause_resumes_at
+            THEN (subscription).pause_behavior END;
+COMMENT ON FUNCTION billing.collection_paused(billing.subscriptions, timestamptz) IS
+'What becomes of an invoice that a subscription makes at a time: its pause_behavior while collection is paused, else
+NULL. Internal.';
+
+CREATE FUNCTION billing.pause_behavior(invoice billing.invoices, subscription billing.subscriptions) RETURNS text
+LANGUAGE sql STABLE
+RETURN coalesce((invoice).pause_behavior, billing.collection_paused(subscription, (invoice).created));
+COMMENT ON FUNCTION billing.pause_behavior(billing.invoices, billing.subscriptions) IS
+'What becomes of an invoice by the pause of collection under which it was created; NULL or none: nothing. Internal.';
+
+CREATE FUNCTION billing.is_waived(invoice billing.invoices, subscription billing.subscriptions) RETURNS boolean
+LANGUAGE sql STABLE
+RETURN coalesce(billing.pause_behavior(invoice, subscription) = 'void'
+                AND (invoice).subtotal > (invoice).total_discount_amount, false);
+COMMENT ON FUNCTION billing.is_waived(billing.invoices, billing.subscriptions) IS
+'Whether a rated draft becomes void once it is final, as collection is paused. One that asks for nothing does not. It uses
+up no balance, credit or coupon, or which invoices are void would depend on what comes first. Internal.';
+
 CREATE FUNCTION billing.balance_after(balance numeric, opening numeric, total bigint, minimum bigint) RETURNS numeric
 LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
-RETURN CASE WHEN coalesce(balance, opening) + total < greatest(minimum, 1) THEN coalesce(balance, opening) + total
+RETURN CASE WHEN total IS NULL THEN coalesce(balance, opening)
+            WHEN coalesce(balance, opening) + total < greatest(minimum, 1) THEN coalesce(balance, opening) + total
             ELSE greatest(coalesce(balance, opening) + total - 9223372036854775807, 0) END;
 COMMENT ON FUNCTION billing.balance_after(numeric, numeric, bigint, bigint) IS
 'A customer''s balance after an invoice: what is below zero, too small to collect or beyond bigint stays, the rest is
-asked for. balance is that after the invoice before it, NULL for the first, which starts from opening. Internal.';
+asked for. balance is that after the invoice before it, NULL for the first, which starts from opening; total is NULL where
+the invoice leaves it alone. Internal.';
 CREATE AGGREGATE billing.balance_after(opening numeric, total bigint, minimum bigint) (
     SFUNC = billing.balance_after, STYPE = numeric);
 COMMENT ON AGGREGATE billing.balance_after(numeric, bigint, bigint) IS
@@ -52,6 +76,9 @@ DECLARE
     numbered text[];
     balanced text[];
 BEGIN
+    finalize_drafts.invoices := ARRAY(
+        SELECT i.id FROM billing.invoices i
+        WHERE i.id = ANY (finalize_drafts.invoices) AND i.status = 'draft' AND i.finalization_error IS NULL);
     PERFORM billing.redeem_discounts(finalize_drafts.invoices);
     PERFORM billing.apply_credits(finalize_drafts.invoices, finalize_drafts.as_of);
     finalize_drafts.invoices := ARRAY(
@@ -82,6 +109,7 @@ BEGIN
     -- By time and then subscription, not by id: a run that comes late gives the numbers of runs on time.
     WITH drafts AS MATERIALIZED (
         SELECT i.id, i.customer, i.currency, i.total, t.finalized_at, p.prefix,
+               billing.is_waived(i, s) AS waived,
                row_number() OVER (ORDER BY t.finalized_at, i.subscription, i.id) AS place,
                row_number() OVER (PARTITION BY p.prefix ORDER BY t.finalized_at, i.subscription, i.id) AS number,
                t.finalized_at + make_interval(days => CASE i.collection_method
@@ -112,7 +140,7 @@ BEGIN
         GROUP BY d.customer, d.currency
     ), endings AS (
         SELECT d.id, d.customer, d.currency, d.place, o.balance,
-               billing.balance_after(o.balance, d.total, o.minimum)
+               billing.balance_after(o.balance, CASE WHEN NOT d.waived THEN d.total END, o.minimum)
                    OVER (PARTITION BY d.customer, d.currency ORDER BY d.place) AS ending
         FROM drafts d JOIN openings o ON (o.customer, o.currency) = (d.customer, d.currency)
     ), balances AS (
@@ -120,7 +148,8 @@ BEGIN
                    AS starting
         FROM endings e
     ), settled AS (
-        SELECT d.id, d.finalized_at, d.due_date, coalesce(b.starting, 0) AS starting, coalesce(b.ending, 0) AS ending,
+        SELECT d.id, d.finalized_at, d.due_date, d.waived,
+               coalesce(b.starting, 0) AS starting, coalesce(b.ending, 0) AS ending,
                d.total + coalesce(b.starting, 0) - coalesce(b.ending, 0) AS due,
                d.prefix || '-' || CASE WHEN length(n.number::text) < digits THEN lpad(n.number::text, digits, '0')
                                        ELSE n.number::text END AS number
@@ -136,8 +165,8 @@ BEGIN
         starting_balance = s.starting,
         ending_balance = s.ending,
         amount_due = s.due,
-        status = CASE WHEN s.due = 0 THEN 'paid' ELSE 'open' END,
-        paid_at = CASE WHEN s.due = 0 THEN s.finalized_at END,
+        status = CASE WHEN s.due = 0 AND NOT s.waived THEN 'paid' ELSE 'open' END,
+        paid_at = CASE WHEN s.due = 0 AND NOT s.waived THEN s.finalized_at END,
         due_date = s.due_date
     FROM settled s
     WHERE s.id = i.id;
@@ -153,7 +182,8 @@ BEGIN
                                                  - i.starting_balance),
                        (2, CASE i.amount_due WHEN 0 THEN 'invoice_too_small' ELSE 'invoice_too_large' END,
                         greatest(i.ending_balance, 0))) c (step, type, amount)
-            WHERE i.id = ANY (finalize_drafts.invoices) AND i.customer = ANY (balanced) AND c.amount <> 0
+            WHERE i.id = ANY (finalize_drafts.invoices) AND i.customer = ANY (balanced)
+              AND i.ending_balance <> i.starting_balance AND c.amount <> 0
             WINDOW w AS (PARTITION BY i.customer, i.currency ORDER BY i.finalized_at, i.subscription, i.id, c.step)
         )
         INSERT INTO billing.customer_balance_transactions
@@ -169,11 +199,19 @@ BEGIN
         ON CONFLICT ON CONSTRAINT customer_balance_transactions_place_key DO NOTHING;
     END IF;
     PERFORM billing.forget_late_usage(finalize_drafts.invoices);
+    -- What was created while collection was paused is given up at once, or waived.
+    PERFORM billing.settle_invoice(i.id, CASE p.behavior WHEN 'void' THEN 'void' ELSE 'uncollectible' END,
+                                   i.finalized_at)
+    FROM billing.invoices i JOIN billing.subscriptions s ON s.id = i.subscription
+    CROSS JOIN LATERAL (SELECT billing.pause_behavior(i, s)) p (behavior)
+    WHERE i.id = ANY (finalize_drafts.invoices) AND i.status = 'open'
+      AND (p.behavior = 'mark_uncollectible' OR billing.is_waived(i, s))
+    ORDER BY i.number;
 END $$;
 COMMENT ON FUNCTION billing.finalize_drafts(text[], timestamptz) IS
-'Finalizes rated drafts: gives numbers, applies customer balances and minimum charges, makes them open, or paid when
-nothing is due. finalized_at is as_of, or that of billing.finalizes_at when as_of is NULL. The caller holds
-their locks. Internal.';
+'Finalizes rated drafts, but for those with a finalization_error: gives numbers, applies customer balances and minimum
+charges, makes them open, or paid when nothing is due; what was created while collection was paused it then voids or gives
+up. finalized_at is as_of, or that of billing.finalizes_at when as_of is NULL. The caller holds their locks. Internal.';
 
 CREATE FUNCTION billing.set_next_invoice_sequence(
     next_invoice_sequence bigint, customer text DEFAULT NULL

@@ -1,28 +1,6 @@
 -- Invoicing of everything that is due: periods end, invoices are drafted and, when their grace is over, finalized. In one
 -- transaction (generate_invoices) or in batches that commit (run_billing).
 
-CREATE FUNCTION billing.finalize_due(as_of timestamptz, drafts text[]) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
-#variable_conflict use_column
-DECLARE
-    due text[];
-BEGIN
-    SELECT coalesce(array_agg(i.id), '{}') INTO due
-    FROM billing.invoices i
-    WHERE i.id = ANY (finalize_due.drafts) AND i.status = 'draft' AND i.finalization_error IS NULL;
-    PERFORM billing.finalize_drafts(due);
-    -- What was billed while collection was paused is given up at once, or waived.
-    PERFORM billing.settle_invoice(i.id, CASE p.behavior WHEN 'void' THEN 'void' ELSE 'uncollectible' END,
-                                   i.finalized_at)
-    FROM billing.invoices i JOIN billing.subscriptions s ON s.id = i.subscription
-    CROSS JOIN LATERAL (SELECT coalesce(i.pause_behavior, billing.collection_paused(s, i.created))) p (behavior)
-    WHERE i.id = ANY (due) AND i.status = 'open' AND p.behavior IN ('void', 'mark_uncollectible')
-    ORDER BY i.number;
-END $$;
-COMMENT ON FUNCTION billing.finalize_due(timestamptz, text[]) IS
-'Finalizes rated drafts, as of when billing.finalizes_at says, but for those with a finalization_error; of
-subscriptions whose collection is paused it then voids them or marks them uncollectible. Internal.';
-
 CREATE FUNCTION billing.drafts_due(as_of timestamptz) RETURNS text[]
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
 #variable_conflict use_column
@@ -65,10 +43,10 @@ BEGIN
     -- With all usage that has come in while they waited; what was made just now is rated already.
     PERFORM billing.rate_drafts(ARRAY(SELECT unnest(due) EXCEPT SELECT unnest(made || crossed)));
     -- All at once, so that numbers, balances and credit go by the time of each.
-    PERFORM billing.finalize_due(generate_invoices.as_of, ARRAY(SELECT unnest(due) UNION SELECT unnest(crossed)));
+    PERFORM billing.finalize_drafts(ARRAY(SELECT unnest(due) UNION SELECT unnest(crossed)));
     crossed := billing.close_thresholds(crossed, generate_invoices.as_of);
     IF billing.setting_interval('finalization_delay') = interval '0' THEN
-        PERFORM billing.finalize_due(generate_invoices.as_of, crossed);
+        PERFORM billing.finalize_drafts(crossed);
     END IF;
     made := made || crossed;
     PERFORM billing.expire_credits(generate_invoices.as_of);

@@ -25,7 +25,8 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
                l.period_start, l.period_end,
                coalesce(x.created, o.created) AS created, right(coalesce(x.id, l.id), 32) AS place
         FROM billing.invoice_lines l
-        JOIN billing.invoices i ON i.id = l.invoice AND i.status <> 'void'
+        JOIN billing.invoices i ON i.id = l.invoice
+        JOIN billing.subscriptions s ON s.id = i.subscription
         LEFT JOIN billing.invoice_items x ON x.id = l.invoice_item
         -- What an invoice that was made anew charges was charged when its first one did.
         CROSS JOIN LATERAL (
@@ -35,6 +36,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
                 SELECT v.created, v.from_invoice FROM originals n JOIN billing.invoices v ON v.id = n.from_invoice)
             SELECT min(n.created) AS created FROM originals n) o
         WHERE l.subscription_item = item AND l.kind IN ('licensed', 'unused_time') AND l.period_end > at
+          AND i.status <> 'void' AND NOT (i.status = 'draft' AND billing.is_waived(i, s))
         UNION ALL
         SELECT x.kind, x.price, x.quantity, x.amount - billing.expected_discount(x), x.period_start, x.period_end,
                x.created, right(x.id, 32)
@@ -54,7 +56,8 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 COMMENT ON FUNCTION billing.open_charges(text, timestamptz) IS
 'What was charged for a licensed item and covers time after a moment, net of discounts and credit notes, and which of that
-time has been neither given back nor charged anew: on invoices that are not void and in what waits for one. Internal.';
+time has been neither given back nor charged anew: on invoices that neither are void nor become it, as collection is paused,
+and in what waits for one. Internal.';
 
 CREATE FUNCTION billing.prorate(
     subscription billing.subscriptions, item text, kind text, price text, quantity numeric, amount bigint,

@@ -12,8 +12,9 @@ BEGIN
     IF NOT EXISTS (SELECT FROM billing.discounts) THEN
         RETURN;
     END IF;
-    pending := ARRAY(SELECT i.id FROM billing.invoices i
+    pending := ARRAY(SELECT i.id FROM billing.invoices i LEFT JOIN billing.subscriptions s ON s.id = i.subscription
                      WHERE i.id = ANY (redeem_discounts.invoices) AND i.status = 'draft'
+                       AND NOT billing.is_waived(i, s)
                        -- Usage given back may have brought the sum to zero.
                        AND (i.total_discount_amount <> 0
                             OR EXISTS (SELECT FROM billing.invoice_lines l

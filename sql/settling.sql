@@ -42,6 +42,11 @@ BEGIN
         RAISE EXCEPTION 'invoice "%" is void and cannot become open', invoice
             USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'A void invoice stays void.';
     ELSIF found.status = 'draft' THEN
+        -- Whoever finalizes it by hand collects it, whether collection is paused or not.
+        UPDATE billing.invoices i SET pause_behavior = 'none'
+        FROM billing.subscriptions s
+        WHERE i.id = finalize_invoice.invoice AND s.id = i.subscription
+          AND billing.pause_behavior(i, s) IS DISTINCT FROM 'none';
         PERFORM billing.rate_drafts(ARRAY[invoice]);
         SELECT i.* INTO found FROM billing.invoices i WHERE i.id = invoice;
         IF found.finalization_error IS NOT NULL THEN

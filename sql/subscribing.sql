@@ -290,22 +290,8 @@ BEGIN
       AND (s.status = 'unpaid' OR billing.collection_paused(s, i.created) = 'keep_as_draft');
     PERFORM billing.finalize_drafts(ARRAY(
         SELECT i.id FROM billing.invoices i
-        WHERE i.id = ANY (finalize_now.drafts) AND i.auto_advance
-          AND i.finalization_error IS NULL), finalize_now.as_of);
-    PERFORM billing.settle_invoice(
-        i.id, CASE p.behavior WHEN 'void' THEN 'void' ELSE 'uncollectible' END, i.finalized_at)
-    FROM billing.invoices i JOIN billing.subscriptions s ON s.id = i.subscription
-    CROSS JOIN LATERAL billing.collection_paused(s, i.created) p (behavior)
-    WHERE i.id = ANY (finalize_now.drafts) AND i.status = 'open' AND p.behavior IN ('void', 'mark_uncollectible');
+        WHERE i.id = ANY (finalize_now.drafts) AND i.auto_advance), finalize_now.as_of);
 END $$;
 COMMENT ON FUNCTION billing.finalize_now(text[], timestamptz) IS
-'Finalizes rated drafts at once, without their grace, as far as the subscription''s collection is not paused: then they
-stay drafts, or are voided or marked uncollectible. Internal.';
-
-CREATE FUNCTION billing.collection_paused(subscription billing.subscriptions, at timestamptz) RETURNS text
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT CASE WHEN ($1).pause_resumes_at IS NULL OR $2 < ($1).pause_resumes_at THEN ($1).pause_behavior END
-$$;
-COMMENT ON FUNCTION billing.collection_paused(billing.subscriptions, timestamptz) IS
-'What becomes of an invoice that a subscription makes at a time: its pause_behavior while collection is paused, else
-NULL. Internal.';
+'Finalizes rated drafts at once, without their grace, unless their subscription''s collection is paused in a way that keeps
+them as drafts. Internal.';

@@ -343,6 +343,7 @@ stories! {
     numbers_per_customer
     one_off
     pause_collection
+    pause_collection_waives
     paused
     price_models
     price_swap

@@ -6,10 +6,13 @@ use super::{CATALOG, database, login, strings};
 const INLINED: &[&str] = &[
     "alert_period",
     "billed_before",
+    "collection_paused",
     "due_before",
     "finalizes_at",
+    "is_waived",
     "item_period",
     "licensed_lines",
+    "pause_behavior",
     "pending_items",
     "price_label",
     "subscription_ends",
