@@ -91,6 +91,10 @@ BEGIN
     IF NOT EXISTS (SELECT FROM billing.credit_grants) AND NOT EXISTS (SELECT FROM billing.discounts) THEN
         RETURN;
     END IF;
+    -- What is waived uses up nothing, and would have to take away again what it gave back.
+    apply_credits.invoices := ARRAY(
+        SELECT i.id FROM billing.invoices i LEFT JOIN billing.subscriptions s ON s.id = i.subscription
+        WHERE i.id = ANY (apply_credits.invoices) AND i.status = 'draft' AND NOT billing.is_waived(i, s));
     -- What one invoice gives back, the customer's next can use, and does not give back again.
     giving := ARRAY(SELECT DISTINCT i.customer FROM billing.invoices i JOIN billing.invoice_lines l ON l.invoice = i.id
                     WHERE i.id = ANY (apply_credits.invoices) AND l.kind = 'late_usage' AND l.amount < 0);
@@ -98,7 +102,7 @@ BEGIN
     FROM (SELECT i.id, row_number() OVER (PARTITION BY i.customer, i.currency
                                           ORDER BY i.created, i.subscription, i.id) AS turn
           FROM billing.invoices i
-          WHERE i.id = ANY (apply_credits.invoices) AND i.status = 'draft'
+          WHERE i.id = ANY (apply_credits.invoices)
             AND (i.total_credit_amount <> 0 OR i.customer = ANY (giving) OR EXISTS (
                 SELECT FROM billing.credit_grants g
                 WHERE g.customer = i.customer AND g.currency = i.currency AND g.balance > 0
