@@ -21,6 +21,10 @@ const RESTART_AFTER: Duration = Duration::from_secs(5);
 /// How long the launcher waits for slots (max_worker_processes) to become free; recording starts the workers that it could not.
 const LAUNCH_TRIES: u32 = 120;
 const LAUNCH_AGAIN_AFTER: Duration = Duration::from_millis(500);
+/// A job that takes long rests this many times as long before it is run again, ...
+const RESTS: u32 = 9;
+/// ... but no longer than this: what is pending makes summaries slower, and alerts wait for it.
+const RESTS_AT_MOST: Duration = Duration::from_secs(5);
 /// How often a backend that records looks whether the worker lives.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
@@ -181,8 +185,9 @@ fn work(argument: pg_sys::Datum) {
                 if !wanted_here() {
                     process::end_for_good();
                 }
+                let started = Instant::now();
                 run(job.name);
-                *at = Instant::now() + (job.every)();
+                *at = Instant::now() + (job.every)().max(rest_after(started.elapsed()));
             }
         }
         let next = due
@@ -201,6 +206,12 @@ fn work(argument: pg_sys::Datum) {
             due.iter_mut().for_each(|(_, at)| *at = Instant::now());
         }
     }
+}
+
+/// How long the worker leaves a job alone that took so long. Sessions that record fast need the processor themselves, and the more events a
+/// fold takes in, the more of them share a bucket, writing which is most of its work.
+fn rest_after(took: Duration) -> Duration {
+    (took * RESTS).min(RESTS_AT_MOST)
 }
 
 fn wanted_here() -> bool {

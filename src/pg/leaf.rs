@@ -1,15 +1,14 @@
 //! Direct access to one partition of `billing.meter_events`: searching it for an identity, rows of open transactions included.
 
-use std::collections::HashMap;
 use std::ffi::CStr;
 
 use pgrx::itemptr::item_pointer_to_u64;
 use pgrx::prelude::*;
 
-use super::catalog;
 use super::error::Result;
+use super::index;
 use super::spi::Arg;
-use super::table::{Table, await_decision, column_name, positions, unusable};
+use super::table::{Table, await_decision, positions, unusable};
 
 /// The columns of an event, in the order of [`Tuple`].
 pub const COLUMNS: [&CStr; COLUMN_COUNT] = [
@@ -277,45 +276,7 @@ unsafe fn require_identity_index(relation: pg_sys::Relation) -> Result<pg_sys::O
 /// # Safety
 /// The relation must be open.
 unsafe fn identity_index(relation: pg_sys::Relation) -> Option<pg_sys::Oid> {
-    thread_local!(static KNOWN: catalog::Kept<HashMap<pg_sys::Oid, pg_sys::Oid>> = catalog::Kept::default());
+    thread_local!(static KNOWN: index::Known = index::Known::default());
     // SAFETY: by the caller.
-    let oid = unsafe { (*relation).rd_id };
-    let known = KNOWN.with(|known| known.with(|known| known.get(&oid).copied()));
-    if known.is_some() {
-        return known;
-    }
-    // Before it is looked for, so that no change in between is missed.
-    catalog::watch(oid);
-    let since = catalog::changes();
-    // SAFETY: by the caller.
-    let found = unsafe { find_identity_index(relation) }?;
-    KNOWN.with(|known| {
-        known.keep(since, |known| {
-            known.insert(oid, found);
-        })
-    });
-    Some(found)
-}
-
-/// # Safety
-/// The relation must be open.
-unsafe fn find_identity_index(relation: pg_sys::Relation) -> Option<pg_sys::Oid> {
-    // SAFETY: by the caller; each index is closed again before the next one.
-    unsafe {
-        let indexes = pgrx::PgList::<pg_sys::Oid>::from_pg(pg_sys::RelationGetIndexList(relation));
-        indexes.iter_oid().find(|oid| {
-            let index = pg_sys::index_open(*oid, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
-            let form = (*index).rd_index;
-            let keys = (*form).indkey.values.as_slice((*form).indnkeyatts as usize);
-            let matches = (*form).indisunique
-                && (*form).indisvalid
-                && keys.len() == KEY_COLUMNS
-                && keys
-                    .iter()
-                    .zip(&COLUMNS)
-                    .all(|(attribute, name)| *attribute > 0 && column_name(relation, *attribute as usize - 1) == *name);
-            pg_sys::index_close(index, pg_sys::NoLock as pg_sys::LOCKMODE);
-            matches
-        })
-    }
+    unsafe { index::on(&KNOWN, relation, &COLUMNS[..KEY_COLUMNS], index::Kind::Unique) }
 }

@@ -3,11 +3,13 @@
 //! What the executor prepares for a look-up takes several times as long as finding some dozens of rows.
 
 use std::ffi::CStr;
+use std::thread::LocalKey;
 
 use pgrx::prelude::*;
 
 use super::catalog;
 use super::error::Result;
+use super::index;
 use super::spi::Arg;
 use super::table::positions;
 
@@ -68,14 +70,27 @@ pub struct Index<'a, const N: usize> {
 impl<const N: usize> Rows<N> {
     pub fn open(table: pg_sys::Oid, columns: &[&CStr; N]) -> Result<Rows<N>> {
         // SAFETY: closed in `close`; on ERROR the transaction's resource owner closes it.
+        unsafe { Rows::of(pg_sys::table_open(table, LOCK), columns) }
+    }
+
+    /// `None`: the table was dropped meanwhile.
+    pub fn open_if_there(table: pg_sys::Oid, columns: &[&CStr; N]) -> Result<Option<Rows<N>>> {
+        // SAFETY: as in `open`.
         unsafe {
-            let relation = pg_sys::table_open(table, LOCK);
-            Ok(Rows {
-                relation,
-                positions: positions(relation, columns)?,
-                slot: pg_sys::table_slot_create(relation, std::ptr::null_mut()),
-            })
+            let relation = pg_sys::try_table_open(table, LOCK);
+            (!relation.is_null()).then(|| Rows::of(relation, columns)).transpose()
         }
+    }
+
+    /// # Safety
+    /// The relation must be open.
+    unsafe fn of(relation: pg_sys::Relation, columns: &[&CStr; N]) -> Result<Rows<N>> {
+        Ok(Rows {
+            relation,
+            positions: positions(relation, columns)?,
+            // SAFETY: by the caller.
+            slot: unsafe { pg_sys::table_slot_create(relation, std::ptr::null_mut()) },
+        })
     }
 
     /// Reads the whole table for the rows of which the `nth` column meets each condition.
@@ -99,28 +114,43 @@ impl<const N: usize> Rows<N> {
         Ok(())
     }
 
-    /// An index by which to look rows up by up to `most` conditions; `None`: it does not serve this snapshot.
+    /// The index of this name, by which to look rows up by up to `most` conditions; `None`: it does not serve this snapshot.
     pub fn index(&self, name: &'static CStr, most: usize) -> Result<Option<Index<'_, N>>> {
         // The table is locked: whoever replaces the index waits for that before dropping it, and has told of it.
-        let index = catalog::relation(name)?;
+        Ok(self.open_index(catalog::relation(name)?, most))
+    }
+
+    /// The same of the index on these columns; `None` also: there is none.
+    pub fn index_on(
+        &self,
+        known: &'static LocalKey<index::Known>,
+        columns: &[&CStr],
+        most: usize,
+    ) -> Option<Index<'_, N>> {
+        // SAFETY: the relation is open, and locked as above.
+        let found = unsafe { index::on(known, self.relation, columns, index::Kind::Any) }?;
+        self.open_index(found, most)
+    }
+
+    fn open_index(&self, index: pg_sys::Oid, most: usize) -> Option<Index<'_, N>> {
         // SAFETY: closed in `close`; on ERROR the transaction's resource owner closes it.
         unsafe {
             let index = pg_sys::index_open(index, LOCK);
             let form = (*index).rd_index;
             if !(*form).indisvalid || (*form).indcheckxmin {
                 pg_sys::index_close(index, LOCK);
-                return Ok(None);
+                return None;
             }
             let snapshot = pg_sys::GetActiveSnapshot();
             #[cfg(feature = "pg18")]
             let scan = pg_sys::index_beginscan(self.relation, index, snapshot, std::ptr::null_mut(), most as i32, 0);
             #[cfg(not(feature = "pg18"))]
             let scan = pg_sys::index_beginscan(self.relation, index, snapshot, most as i32, 0);
-            Ok(Some(Index {
+            Some(Index {
                 rows: self,
                 index,
                 scan,
-            }))
+            })
         }
     }
 

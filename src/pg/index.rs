@@ -1,0 +1,73 @@
+//! Finding an index of a table by its columns.
+
+use std::collections::HashMap;
+use std::ffi::CStr;
+use std::thread::LocalKey;
+
+use pgrx::prelude::*;
+
+use super::catalog;
+use super::table::column_name;
+
+/// The indexes of one kind that were found already, by their tables.
+pub type Known = catalog::Kept<HashMap<pg_sys::Oid, pg_sys::Oid>>;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Unique,
+    Any,
+}
+
+/// The B-tree of all rows on exactly these columns, in their order.
+///
+/// # Safety
+/// The relation must be open.
+pub unsafe fn on(
+    known: &'static LocalKey<Known>,
+    relation: pg_sys::Relation,
+    columns: &[&CStr],
+    kind: Kind,
+) -> Option<pg_sys::Oid> {
+    // SAFETY: by the caller.
+    let oid = unsafe { (*relation).rd_id };
+    let found_before = known.with(|known| known.with(|known| known.get(&oid).copied()));
+    if found_before.is_some() {
+        return found_before;
+    }
+    // Before it is looked for, so that no change in between is missed.
+    catalog::watch(oid);
+    let since = catalog::changes();
+    // SAFETY: by the caller.
+    let found = unsafe { find(relation, columns, kind) }?;
+    known.with(|known| {
+        known.keep(since, |known| {
+            known.insert(oid, found);
+        })
+    });
+    Some(found)
+}
+
+/// # Safety
+/// The relation must be open.
+unsafe fn find(relation: pg_sys::Relation, columns: &[&CStr], kind: Kind) -> Option<pg_sys::Oid> {
+    // SAFETY: by the caller; each index is closed again before the next one.
+    unsafe {
+        let indexes = pgrx::PgList::<pg_sys::Oid>::from_pg(pg_sys::RelationGetIndexList(relation));
+        indexes.iter_oid().find(|oid| {
+            let index = pg_sys::index_open(*oid, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+            let form = (*index).rd_index;
+            let keys = (*form).indkey.values.as_slice((*form).indnkeyatts as usize);
+            let fits = (*(*index).rd_rel).relam == pg_sys::BTREE_AM_OID
+                && (*form).indisvalid
+                && ((*form).indisunique || kind == Kind::Any)
+                && pg_sys::RelationGetIndexPredicate(index).is_null()
+                && keys.len() == columns.len()
+                && keys
+                    .iter()
+                    .zip(columns)
+                    .all(|(attribute, name)| *attribute > 0 && column_name(relation, *attribute as usize - 1) == *name);
+            pg_sys::index_close(index, pg_sys::NoLock as pg_sys::LOCKMODE);
+            fits
+        })
+    }
+}
