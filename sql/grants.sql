@@ -50,6 +50,7 @@ END $$;
 GRANT EXECUTE ON ALL ROUTINES IN SCHEMA billing TO billing_admin;
 GRANT INSERT, UPDATE ON billing.customers, billing.products, billing.meters, billing.prices, billing.alerts,
     billing.currencies TO billing_admin;
+GRANT DELETE ON billing.meter_event_rejections TO billing_admin;
 GRANT SET ON PARAMETER
     billing.max_event_age, billing.max_event_lead, billing.identifier_window, billing.partition_width,
     billing.finalization_delay, billing.late_usage, billing.invoice_numbering, billing.filter_memory

@@ -2,7 +2,6 @@
 
 use std::rc::Rc;
 
-use chrono::SecondsFormat;
 use pgrx::pg_sys;
 
 use super::meters::Meter;
@@ -220,28 +219,20 @@ fn check_dimensions(dimensions: &Dimensions, customer: &str, meter: &Meter) -> R
 
 fn check_timestamp(timestamp: Micros, clock: &Clock) -> Result<Micros, Rejection> {
     if timestamp > clock.latest {
-        let text = iso(timestamp);
+        let text = timestamp.to_iso();
         return reject(
             Code::InFuture,
-            format!("timestamp {text} is later than {}", iso(clock.latest)),
+            format!("timestamp {text} is later than {}", clock.latest.to_iso()),
         );
     }
     if timestamp < clock.oldest {
-        let text = iso(timestamp);
+        let text = timestamp.to_iso();
         return reject(
             Code::TooFarInPast,
-            format!("timestamp {text} is before {}", iso(clock.oldest)),
+            format!("timestamp {text} is before {}", clock.oldest.to_iso()),
         );
     }
     Ok(timestamp)
-}
-
-fn iso(at: Micros) -> String {
-    match at.to_chrono() {
-        Some(at) => at.to_rfc3339_opts(SecondsFormat::AutoSi, true),
-        None if at.0 > 0 => "infinity".into(),
-        None => "-infinity".into(),
-    }
 }
 
 fn excerpt(text: &str) -> String {

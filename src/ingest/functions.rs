@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use pgrx::prelude::*;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::batch::{Entry, record_all, record_one};
 use super::meters::{self, Meter};
@@ -19,6 +19,7 @@ use crate::pg::jsonb::Item;
 use crate::pg::numeric::NumericRef;
 use crate::pg::text::TextRef;
 use crate::pg::time::Micros;
+use crate::types::Formula;
 
 #[pg_extern(sql = false)]
 fn record_meter_event(
@@ -101,7 +102,9 @@ fn record_meter_events_arrays(
     };
     let meters = Meters::default();
     let entries = (0..count).map(|i| columns.entry(i, &meters)).collect::<Result<_>>()?;
-    Ok(TableIterator::once(record_all(entries, |i| columns.source(i))?.row()))
+    Ok(TableIterator::once(
+        record_all(entries, |i| columns.source(i, &meters))?.row(),
+    ))
 }
 
 /// Parallel arrays of one length.
@@ -132,20 +135,46 @@ impl<'a> Columns<'a> {
         Ok(submitted.map(|submitted| (meter, submitted)))
     }
 
-    /// The event as a rejection keeps it.
-    fn source(&self, i: usize) -> String {
+    /// The event as a rejection keeps it: as one would send it as JSON.
+    fn source(&self, i: usize, meters: &Meters) -> String {
         let text = |given: Option<TextRef>| given.map(|given| given.text.to_owned());
+        let meter = self
+            .event_names
+            .get(i)
+            .and_then(|name| meters.get(name.text).ok().flatten());
+        let customer_key = meter.as_ref().and_then(|meter| meter.customer_key.as_deref());
+        let value_key = match &meter {
+            // What is counted is among the dimensions.
+            Some(meter) if meter.formula == Formula::UniqueCount => None,
+            Some(meter) => Some(meter.value_key.as_str()),
+            None => Some("value"),
+        };
+        let given = self.dimensions.and_then(|given| given.get(i)).map(|given| {
+            let sent = given.to_string();
+            // Nested more deeply than any event needs: as a text.
+            serde_json::from_str(&sent).unwrap_or(Value::String(sent))
+        });
+        let customer_key = customer_key.unwrap_or("customer");
+        let mut payload = match given {
+            None | Some(Value::Null) => Map::new(),
+            Some(Value::Object(entries))
+                if !entries.contains_key(customer_key) && value_key.is_none_or(|key| !entries.contains_key(key)) =>
+            {
+                entries
+            }
+            // Nothing that could be sent among the payload's own keys.
+            Some(other) => Map::from_iter([("dimensions".to_owned(), other)]),
+        };
+        payload.insert(customer_key.to_owned(), text(self.customers.get(i)).into());
+        if let Some(key) = value_key {
+            payload.insert(key.to_owned(), self.values.get(i).map(NumericRef::to_text).into());
+        }
+        let timestamp = self.timestamps.and_then(|given| given.get(i));
         json!({
             "event_name": text(self.event_names.get(i)),
-            "customer": text(self.customers.get(i)),
-            "value": self.values.get(i).map(NumericRef::to_text),
+            "payload": payload,
             "identifier": text(self.identifiers.and_then(|given| given.get(i))),
-            "timestamp": self.timestamps.and_then(|given| given.get(i)).map(Micros::to_text),
-            "dimensions": self.dimensions.and_then(|given| given.get(i)).map(|given| {
-                let sent = given.to_string();
-                // Nested more deeply than any event needs: as a text.
-                serde_json::from_str(&sent).unwrap_or(Value::String(sent))
-            }),
+            "timestamp": timestamp.map(Micros::to_iso),
         })
         .to_string()
     }

@@ -1,6 +1,6 @@
 //! Instants as PostgreSQL keeps them: microseconds since 2000-01-01 00:00:00 UTC.
 
-use chrono::{DateTime, TimeZone, Utc};
+use chrono::{DateTime, SecondsFormat, TimeZone, Utc};
 use pgrx::datum::{FromDatum, TimestampWithTimeZone};
 use pgrx::prelude::*;
 
@@ -42,13 +42,12 @@ impl Micros {
         pg_sys::Datum::from(self.0)
     }
 
-    /// As PostgreSQL prints it.
-    pub fn to_text(self) -> String {
-        // SAFETY: timestamptz_out takes a timestamptz and returns a C string.
-        unsafe {
-            let text: Option<&std::ffi::CStr> =
-                pgrx::direct_function_call(pg_sys::timestamptz_out, &[Some(self.datum())]);
-            text.map(|text| text.to_string_lossy().into_owned()).unwrap_or_default()
+    /// ISO 8601 in UTC, or the name of an infinity.
+    pub fn to_iso(self) -> String {
+        match self.to_chrono() {
+            Some(at) => at.to_rfc3339_opts(SecondsFormat::AutoSi, true),
+            None if self.0 > 0 => "infinity".into(),
+            None => "-infinity".into(),
         }
     }
 

@@ -77,7 +77,7 @@ impl Sent {
         assert_eq!(counts(&row), (1, 0, 1), "{words:?}");
         let kept = newest_rejection(client, words);
         assert_eq!(kept["event_name"], json!(self.event_name));
-        assert_eq!(kept["customer"], json!(self.customer));
+        assert_eq!(kept["payload"]["customer"], json!(self.customer));
     }
 
     fn as_json(&self) -> Value {

@@ -256,3 +256,43 @@ fn a_million_events_in_one_call() {
         billing.meter_event_summaries('sum', c.id, now() - interval '1 day', now() + interval '1 day') s";
     assert_eq!(number(&mut client, total), 1_100_000);
 }
+
+/// Arrays know nothing of the meter's keys; what is kept of them does.
+#[test]
+fn what_was_refused_of_arrays_can_be_sent_again_as_json() {
+    let database = database();
+    let mut client = database.connect().unwrap();
+    client
+        .batch_execute(
+            r#"SELECT billing.create_meter('{"event_name": "keyed", "default_aggregation": {"formula": "sum"},
+                   "customer_mapping": {"type": "by_id", "event_payload_key": "account"},
+                   "value_settings": {"event_payload_key": "bytes"}, "dimension_payload_keys": ["region"]}');
+               SELECT billing.create_meter('{"event_name": "people", "default_aggregation": {"formula": "unique_count"},
+                   "value_settings": {"event_payload_key": "user"}}')"#,
+        )
+        .unwrap();
+    let send = r#"SELECT * FROM billing.record_meter_events(
+        ARRAY['keyed', 'people', 'sum'], ARRAY['later', 'later', 'acme'], ARRAY[1.50, 1, 7], ARRAY['k', 'p', 'good'],
+        ARRAY['2026-01-02 03:04:05.678901+00', '2026-01-02 03:04:06+00', NULL]::timestamptz[],
+        ARRAY['{"region": "eu", "plan": 5}', '{"user": "ann"}', NULL]::jsonb[])"#;
+    client.batch_execute("SET billing.max_event_age = -1").unwrap();
+    assert_eq!(counts(&client.query_one(send, &[]).unwrap()), (1, 0, 2));
+    client.execute("SELECT billing.create_customer('later')", &[]).unwrap();
+    // As README.md has it.
+    let again = "WITH mended AS (DELETE FROM billing.meter_event_rejections WHERE error_code = 'meter_event_customer_not_found' RETURNING event)
+                 SELECT r.* FROM (SELECT jsonb_agg(event) AS events FROM mended) m, billing.record_meter_events(m.events) r";
+    assert_eq!(counts(&client.query_one(again, &[]).unwrap()), (2, 0, 0));
+    assert_eq!(
+        text(
+            &mut client,
+            "SELECT string_agg(concat_ws(' ', event_name, identifier, value, timestamp AT TIME ZONE 'UTC', dimensions), ', ' ORDER BY 1)
+             FROM (SELECT * FROM billing.meter_events WHERE customer = 'later' ORDER BY event_name) e"
+        ),
+        r#"keyed k 1.5 2026-01-02 03:04:05.678901 {"plan": "5", "region": "eu"}, people p 1 2026-01-02 03:04:06 {"user": "ann"}"#
+    );
+    assert_eq!(counts(&client.query_one(send, &[]).unwrap()), (0, 3, 0));
+    assert_eq!(
+        number(&mut client, "SELECT count(*) FROM billing.meter_event_rejections"),
+        0
+    );
+}
