@@ -113,8 +113,7 @@ BEGIN
                      THEN (wanted #>> '{phases,0,start_date}')::timestamptz
                      ELSE (current ->> 'start_date')::timestamptz END,
                 found.customer,
-                ARRAY(SELECT i.value ->> 'price' FROM jsonb_array_elements(found.phases) p (value)
-                      CROSS JOIN LATERAL jsonb_array_elements(p.value -> 'items') i (value)));
+                found.phases);
         IF found.status = 'active' AND (planned #>> ARRAY[running::text, 'end_date'])::timestamptz <= as_of THEN
             RAISE EXCEPTION 'phases[0], the current one, ends at %, which is not after as_of %',
                     planned #>> ARRAY[running::text, 'end_date'], as_of

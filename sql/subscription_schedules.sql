@@ -68,11 +68,15 @@ COMMENT ON INDEX billing.subscription_schedules_subscription_key IS 'A subscript
 SELECT pg_catalog.pg_extension_config_dump('billing.subscription_schedules', '');
 
 CREATE FUNCTION billing.resolved_phases(
-    phases jsonb, start timestamptz, customer text, kept text[] DEFAULT '{}'
+    phases jsonb, start timestamptz, customer text, planned jsonb DEFAULT '[]'
 ) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
 #variable_conflict use_column
 DECLARE
+    planned_prices text[] := ARRAY(
+        SELECT k.id #>> '{}' FROM jsonb_path_query(resolved_phases.planned, '$[*].items[*].price') k (id));
+    planned_coupons text[] := ARRAY(
+        SELECT k.id #>> '{}' FROM jsonb_path_query(resolved_phases.planned, '$.**.coupon') k (id));
     phase record;
     item record;
     missing record;
@@ -103,7 +107,7 @@ BEGIN
                     FROM jsonb_array_elements(phase.value -> 'items') i (value)
         LOOP
             PERFORM billing.require_price(item.price, item.quantity, currency,
-                                          item.price = ANY (resolved_phases.kept));
+                                          item.price = ANY (planned_prices));
         END LOOP;
         SELECT k.kind, k.id #>> '{}' AS id INTO missing
         FROM (SELECT 'coupon' AS kind, jsonb_path_query(phase.value, '$.discounts[*].coupon') AS id
@@ -117,6 +121,14 @@ BEGIN
             RAISE EXCEPTION '% "%" of phases[%] does not exist', missing.kind, missing.id, phase.place
                 USING ERRCODE = 'foreign_key_violation',
                       HINT = format('Create it first with billing.create_%s.', replace(missing.kind, ' ', '_'));
+        END IF;
+        SELECT c.id INTO missing FROM billing.coupons c
+        WHERE c.deleted_at IS NOT NULL AND c.id <> ALL (planned_coupons)
+          AND c.id IN (SELECT k.id #>> '{}' FROM jsonb_path_query(phase.value, '$.**.coupon') k (id))
+        ORDER BY c.id LIMIT 1;
+        IF FOUND THEN
+            RAISE EXCEPTION 'coupon "%" of phases[%] was deleted', missing.id, phase.place
+                USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Use another coupon.';
         END IF;
         SELECT (p.interval_count || p."interval")::interval INTO length
         FROM billing.shortest_interval(ARRAY(
@@ -141,9 +153,9 @@ BEGIN
     END LOOP;
     RETURN resolved;
 END $$;
-COMMENT ON FUNCTION billing.resolved_phases(jsonb, timestamptz, text, text[]) IS
-'Phases with their dates worked out, the first from a start on. kept: prices that may be archived, as they were planned
-before. Errors: 55000 an archived price; 22023 phases that overlap, leave a gap, or end before they start, a trial beyond
+COMMENT ON FUNCTION billing.resolved_phases(jsonb, timestamptz, text, jsonb) IS
+'Phases with their dates worked out, the first from a start on. planned: the phases as they were before, whose prices may
+be archived and coupons deleted. Errors: 55000 an archived price, a deleted coupon; 22023 phases that overlap, leave a gap, or end before they start, a trial beyond
 its phase, prices that no subscription takes together; 23503 unknown prices, coupons or tax rates. Internal.';
 
 CREATE FUNCTION billing.lock_schedule(schedule text) RETURNS billing.subscription_schedules

@@ -30,9 +30,18 @@ pub struct Invalid {
 }
 
 impl Invalid {
-    /// What to do about [`Kind::NotSupported`].
-    pub(super) const LEAVE_OUT: &str =
-        "Leave the field out: it would change what is billed, and nothing here bills by it.";
+    /// What to do about a field of [`Kind::NotSupported`]. Of those that Stripe has retired: what has taken their place.
+    pub(super) fn instead_of(field: &str) -> &'static str {
+        match field.rsplit('.').next().unwrap_or(field) {
+            "coupon" | "discount" | "promotion_code" => {
+                "Use \"discounts\": [{\"coupon\": \"…\"}], with the id of a row of billing.coupons."
+            }
+            "plan" | "quantity" => "Use \"items\": [{\"price\": \"…\", \"quantity\": …}].",
+            "tax_percent" => "Use \"default_tax_rates\", with ids of rows of billing.tax_rates.",
+            "trial_from_plan" => "Use \"trial_period_days\" or \"trial_end\".",
+            _ => "Leave the field out: it would change what is billed, and nothing here bills by it.",
+        }
+    }
 
     pub(super) fn binary(object: &'static str, rule: String) -> Self {
         Self {

@@ -117,7 +117,7 @@ impl Object {
     pub fn unsupported(&self, field: &str, value: &Value) -> Invalid {
         Invalid {
             kind: Kind::NotSupported,
-            hint: Some(Invalid::LEAVE_OUT.to_owned()),
+            hint: Some(Invalid::instead_of(field).to_owned()),
             ..self.error(field, Some(value), "is not supported yet")
         }
     }

@@ -280,10 +280,10 @@ impl Subscription {
             Err(Invalid {
                 kind: Kind::NotSupported,
                 object: Self::NAME,
+                hint: Some(Invalid::instead_of(&field).to_owned()),
                 field,
                 value: Some(value.clone()),
                 rule: "is not supported yet".to_owned(),
-                hint: Some(Invalid::LEAVE_OUT.to_owned()),
             })
         })
     }

@@ -127,4 +127,14 @@ fn contradictions_are_refused() {
         let error = changes(&given.to_string()).unwrap_err();
         assert_eq!((error.to_string().as_str(), error.kind), (message, kind), "{given}");
     }
+    // Retired by Stripe: the hint says what has taken its place.
+    for (field, instead) in [
+        ("coupon", "\"discounts\""),
+        ("promotion_code", "\"discounts\""),
+        ("trial_from_plan", "\"trial_end\""),
+    ] {
+        let error = changes(&format!(r#"{{"{field}": "x"}}"#)).unwrap_err();
+        assert_eq!(error.kind, Kind::NotSupported, "{field}");
+        assert!(error.hint.is_some_and(|hint| hint.contains(instead)), "{field}");
+    }
 }
