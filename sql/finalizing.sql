@@ -25,10 +25,10 @@ COMMENT ON FUNCTION billing.pause_behavior(billing.invoices, billing.subscriptio
 CREATE FUNCTION billing.is_waived(invoice billing.invoices, subscription billing.subscriptions) RETURNS boolean
 LANGUAGE sql STABLE
 RETURN coalesce(billing.pause_behavior(invoice, subscription) = 'void'
-                AND (invoice).subtotal > (invoice).total_discount_amount, false);
+                AND ((invoice).total > 0 OR (invoice).total = 0 AND (invoice).total_discount_amount > 0), false);
 COMMENT ON FUNCTION billing.is_waived(billing.invoices, billing.subscriptions) IS
-'Whether a rated draft becomes void once it is final, as collection is paused. One that asks for nothing does not. It uses
-up no balance, credit or coupon, or which invoices are void would depend on what comes first. Internal.';
+'Whether a rated draft becomes void once it is final, as collection is paused: if it asks for something, or would but for
+discounts. It uses up no balance, credit or coupon, or which invoices are void would depend on what comes first. Internal.';
 
 CREATE FUNCTION billing.balance_after(balance numeric, opening numeric, total bigint, minimum bigint) RETURNS numeric
 LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
@@ -110,6 +110,7 @@ BEGIN
     WITH drafts AS MATERIALIZED (
         SELECT i.id, i.customer, i.currency, i.total, t.finalized_at, p.prefix,
                billing.is_waived(i, s) AS waived,
+               coalesce(billing.pause_behavior(i, s) = 'void', false) AS asks_nothing,
                row_number() OVER (ORDER BY t.finalized_at, i.subscription, i.id) AS place,
                row_number() OVER (PARTITION BY p.prefix ORDER BY t.finalized_at, i.subscription, i.id) AS number,
                t.finalized_at + make_interval(days => CASE i.collection_method
@@ -140,7 +141,8 @@ BEGIN
         GROUP BY d.customer, d.currency
     ), endings AS (
         SELECT d.id, d.customer, d.currency, d.place, o.balance,
-               billing.balance_after(o.balance, CASE WHEN NOT d.waived THEN d.total END, o.minimum)
+               billing.balance_after(o.balance, CASE WHEN NOT d.waived THEN d.total END,
+                                     CASE WHEN d.asks_nothing THEN 9223372036854775807 ELSE o.minimum END)
                    OVER (PARTITION BY d.customer, d.currency ORDER BY d.place) AS ending
         FROM drafts d JOIN openings o ON (o.customer, o.currency) = (d.customer, d.currency)
     ), balances AS (

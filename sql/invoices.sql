@@ -159,7 +159,7 @@ COMMENT ON COLUMN billing.invoices.regenerated_as IS
 'The invoice that replaces this void one, whose lines then count as never billed; else NULL.';
 COMMENT ON COLUMN billing.invoices.pause_behavior IS
 'What the pause of collection under which it was created does with it, or none; NULL: as its subscription says now. Set
-where that changes before it is final.';
+where that changes before it is final, and to none where somebody finalizes it by hand.';
 COMMENT ON COLUMN billing.invoices.paid_at IS 'When it was marked paid, or finalized with nothing due; else NULL.';
 COMMENT ON COLUMN billing.invoices.voided_at IS 'When it was voided; else NULL.';
 COMMENT ON COLUMN billing.invoices.marked_uncollectible_at IS

@@ -36,7 +36,8 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
                 SELECT v.created, v.from_invoice FROM originals n JOIN billing.invoices v ON v.id = n.from_invoice)
             SELECT min(n.created) AS created FROM originals n) o
         WHERE l.subscription_item = item AND l.kind IN ('licensed', 'unused_time') AND l.period_end > at
-          AND i.status <> 'void' AND NOT (i.status = 'draft' AND billing.is_waived(i, s))
+          -- What waits for a person may be collected all the same.
+          AND i.status <> 'void' AND NOT (i.status = 'draft' AND i.auto_advance AND billing.is_waived(i, s))
         UNION ALL
         SELECT x.kind, x.price, x.quantity, x.amount - billing.expected_discount(x), x.period_start, x.period_end,
                x.created, right(x.id, 32)

@@ -68,8 +68,8 @@ phases, each with items, an end_date, a duration or iterations of its shortest i
 proration_behavior, trial or trial_end, billing_cycle_anchor (automatic, phase_start), default_tax_rates, discounts,
 billing_thresholds, metadata; or from_subscription, whose current period is the first phase. A first phase that has
 begun by as_of starts its subscription at once. Errors: 23503 unknown customer, price, coupon or tax rate; 23505 the id
-exists; 55000 a subscription that ends or has a schedule, an archived price; 22023 phases that overlap, leave a gap or
-have no length, and all that create_subscription refuses; 0A000 a field that is not built; 22004 NULL.';
+exists; 55000 a subscription that ends or has a schedule, an archived price, a deleted coupon; 22023 phases that overlap,
+leave a gap or have no length, and all that create_subscription refuses; 0A000 a field that is not built; 22004 NULL.';
 
 CREATE FUNCTION billing.phase_of_subscription(subscription billing.subscriptions) RETURNS jsonb
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$

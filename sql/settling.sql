@@ -46,7 +46,7 @@ BEGIN
         UPDATE billing.invoices i SET pause_behavior = 'none'
         FROM billing.subscriptions s
         WHERE i.id = finalize_invoice.invoice AND s.id = i.subscription
-          AND billing.pause_behavior(i, s) IS DISTINCT FROM 'none';
+          AND billing.pause_behavior(i, s) <> 'none';
         PERFORM billing.rate_drafts(ARRAY[invoice]);
         SELECT i.* INTO found FROM billing.invoices i WHERE i.id = invoice;
         IF found.finalization_error IS NOT NULL THEN
@@ -71,8 +71,8 @@ BEGIN
     RETURN invoice;
 END $$;
 COMMENT ON FUNCTION billing.finalize_invoice(text, timestamptz) IS
-'Finalizes a draft before its grace is over, with the usage known now, and returns its id; usage that another session
-is just folding comes late. One that is final already stays as it is. Errors: 42704 unknown; 55000 void, or without
+'Finalizes a draft before its grace is over, or one that waits for a person, with the usage known now, and returns its id;
+a pause of collection does nothing with it then. Usage that another session is just folding comes late. One that is final already stays as it is. Errors: 42704 unknown; 55000 void, or without
 lines; 22003 an amount beyond bigint; 22023 as_of before the invoice or infinite; 22004 NULL.';
 
 CREATE FUNCTION billing.settle_invoice(invoice text, status text, as_of timestamptz) RETURNS text

@@ -76,7 +76,9 @@ DECLARE
     planned_prices text[] := ARRAY(
         SELECT k.id #>> '{}' FROM jsonb_path_query(resolved_phases.planned, '$[*].items[*].price') k (id));
     planned_coupons text[] := ARRAY(
-        SELECT k.id #>> '{}' FROM jsonb_path_query(resolved_phases.planned, '$.**.coupon') k (id));
+        SELECT k.id #>> '{}' FROM jsonb_path_query(resolved_phases.planned, '$[*].discounts[*].coupon') k (id)
+        UNION
+        SELECT k.id #>> '{}' FROM jsonb_path_query(resolved_phases.planned, '$[*].items[*].discounts[*].coupon') k (id));
     phase record;
     item record;
     missing record;
@@ -124,7 +126,9 @@ BEGIN
         END IF;
         SELECT c.id INTO missing FROM billing.coupons c
         WHERE c.deleted_at IS NOT NULL AND c.id <> ALL (planned_coupons)
-          AND c.id IN (SELECT k.id #>> '{}' FROM jsonb_path_query(phase.value, '$.**.coupon') k (id))
+          AND c.id IN (SELECT k.id #>> '{}' FROM jsonb_path_query(phase.value, '$.discounts[*].coupon') k (id)
+                       UNION
+                       SELECT k.id #>> '{}' FROM jsonb_path_query(phase.value, '$.items[*].discounts[*].coupon') k (id))
         ORDER BY c.id LIMIT 1;
         IF FOUND THEN
             RAISE EXCEPTION 'coupon "%" of phases[%] was deleted', missing.id, phase.place
@@ -155,8 +159,9 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION billing.resolved_phases(jsonb, timestamptz, text, jsonb) IS
 'Phases with their dates worked out, the first from a start on. planned: the phases as they were before, whose prices may
-be archived and coupons deleted. Errors: 55000 an archived price, a deleted coupon; 22023 phases that overlap, leave a gap, or end before they start, a trial beyond
-its phase, prices that no subscription takes together; 23503 unknown prices, coupons or tax rates. Internal.';
+be archived and coupons deleted. Errors: 55000 an archived price, a deleted coupon; 22023 phases that overlap, leave a gap,
+or end before they start, a trial beyond its phase, prices that no subscription takes together; 23503 unknown prices,
+coupons or tax rates. Internal.';
 
 CREATE FUNCTION billing.lock_schedule(schedule text) RETURNS billing.subscription_schedules
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$

@@ -118,7 +118,7 @@ pub fn register() {
     GucRegistry::define_int_guc(
         c"billing.roll_up_interval",
         c"How often the background worker folds pending usage into the buckets.",
-        c"Summaries are exact whatever it is; a short interval keeps them fast and alerts prompt.",
+        c"Summaries are exact whatever it is; a short interval keeps them fast and alerts prompt. Under load the worker rests longer, up to 5 s.",
         &ROLL_UP_INTERVAL,
         10,
         DAY * 1000 / 24,

@@ -32,17 +32,21 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 struct Job {
     name: &'static str,
     every: fn() -> Duration,
+    /// Whether it may come later than that where it takes long.
+    rests: bool,
 }
 
 const JOBS: [Job; 2] = [
     Job {
         name: "roll_up",
         every: || Duration::from_millis(settings::ROLL_UP_INTERVAL.get().unsigned_abs().into()),
+        rests: true,
     },
     // A partition ahead of time is only ahead if it comes before the present one ends.
     Job {
         name: "maintain_partitions",
         every: || Duration::from_secs(settings::PARTITION_WIDTH.get().unsigned_abs().min(60).into()),
+        rests: false,
     },
 ];
 
@@ -187,7 +191,8 @@ fn work(argument: pg_sys::Datum) {
                 }
                 let started = Instant::now();
                 run(job.name);
-                *at = Instant::now() + (job.every)().max(rest_after(started.elapsed()));
+                let took = if job.rests { started.elapsed() } else { Duration::ZERO };
+                *at = Instant::now() + (job.every)().max(rest_after(took));
             }
         }
         let next = due

@@ -68,16 +68,12 @@ fn installs(plan: &Plan) -> Result<Vec<PgInstall>> {
     let mut installs = if plan.installed {
         toolchain::installs()
     } else {
-        let older = toolchain::provision_older()?;
-        let (newest, extension) = toolchain::provision()?;
-        for toolchain::LeftOut(why) in older.iter().filter_map(|older| older.as_ref().err()) {
-            println!("left out: {why}");
+        let provisions = toolchain::provision_all()?;
+        let measured = |install: &&PgInstall| plan.measures_on(install.major);
+        for install in provisions.installs.iter().filter(measured) {
+            provisions.extension.install(install)?;
         }
-        let installs: Vec<_> = older.into_iter().flatten().chain([newest]).collect();
-        for install in installs.iter().filter(|install| plan.measures_on(install.major)) {
-            extension.install(install)?;
-        }
-        installs
+        provisions.installs
     };
     installs.retain(|install| plan.measures_on(install.major));
     if installs.is_empty() {

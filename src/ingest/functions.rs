@@ -16,7 +16,7 @@ use crate::pg::array::Elements;
 use crate::pg::catalog;
 use crate::pg::error::{Result, error, null_argument, required};
 use crate::pg::jsonb::Item;
-use crate::pg::numeric::NumericRef;
+use crate::pg::numeric::{NumericRef, Read};
 use crate::pg::text::TextRef;
 use crate::pg::time::Micros;
 use crate::types::Formula;
@@ -142,32 +142,44 @@ impl<'a> Columns<'a> {
             .event_names
             .get(i)
             .and_then(|name| meters.get(name.text).ok().flatten());
-        let customer_key = meter.as_ref().and_then(|meter| meter.customer_key.as_deref());
-        let value_key = match &meter {
-            // What is counted is among the dimensions.
-            Some(meter) if meter.formula == Formula::UniqueCount => None,
-            Some(meter) => Some(meter.value_key.as_str()),
-            None => Some("value"),
-        };
+        let customer_key = meter
+            .as_ref()
+            .and_then(|meter| meter.customer_key.as_deref())
+            .unwrap_or("customer");
+        let value_key = meter.as_ref().map_or("value", |meter| meter.value_key.as_str());
         let given = self.dimensions.and_then(|given| given.get(i)).map(|given| {
             let sent = given.to_string();
             // Nested more deeply than any event needs: as a text.
             serde_json::from_str(&sent).unwrap_or(Value::String(sent))
         });
-        let customer_key = customer_key.unwrap_or("customer");
+        let value = self.values.get(i);
+        let text_of_value = value.map(NumericRef::to_text);
+        let (own_value, beside) = match meter.as_ref().map(|meter| meter.formula) {
+            // What is counted is among the dimensions, and the value means nothing as long as it is one.
+            Some(Formula::UniqueCount) => match value.map(NumericRef::read) {
+                Some(Read::Quantity(_)) => (None, None),
+                _ => (None, Some(json!({ "value": text_of_value }))),
+            },
+            // In JSON, none would count as one.
+            Some(Formula::Count) if value.is_none() => (Some(json!([null])), None),
+            _ => (Some(json!(text_of_value)), None),
+        };
         let mut payload = match given {
             None | Some(Value::Null) => Map::new(),
             Some(Value::Object(entries))
-                if !entries.contains_key(customer_key) && value_key.is_none_or(|key| !entries.contains_key(key)) =>
+                if !entries.contains_key(customer_key) && (own_value.is_none() || !entries.contains_key(value_key)) =>
             {
                 entries
             }
-            // Nothing that could be sent among the payload's own keys.
-            Some(other) => Map::from_iter([("dimensions".to_owned(), other)]),
+            // What could not be sent among the payload's own keys is refused as this, too.
+            Some(other) => Map::from_iter([("given dimensions".to_owned(), json!([other]))]),
         };
         payload.insert(customer_key.to_owned(), text(self.customers.get(i)).into());
-        if let Some(key) = value_key {
-            payload.insert(key.to_owned(), self.values.get(i).map(NumericRef::to_text).into());
+        if let Some(value) = own_value {
+            payload.insert(value_key.to_owned(), value);
+        }
+        if let Some(beside) = beside {
+            payload.insert("given value".to_owned(), beside);
         }
         let timestamp = self.timestamps.and_then(|given| given.get(i));
         json!({

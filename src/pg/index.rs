@@ -62,6 +62,11 @@ unsafe fn find(relation: pg_sys::Relation, columns: &[&CStr], kind: Kind) -> Opt
                 && ((*form).indisunique || kind == Kind::Any)
                 && pg_sys::RelationGetIndexPredicate(index).is_null()
                 && keys.len() == columns.len()
+                // Texts in the order of their bytes, as they are compared; times have no collation.
+                && (0..keys.len()).all(|nth| {
+                    let collation = *(*index).rd_indcollation.add(nth);
+                    collation == pg_sys::InvalidOid || collation == PgBuiltInOids::C_COLLATION_OID.value()
+                })
                 && keys
                     .iter()
                     .zip(columns)

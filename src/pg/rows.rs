@@ -93,6 +93,12 @@ impl<const N: usize> Rows<N> {
         })
     }
 
+    /// What a snapshot sees was there before it, and so was its page.
+    pub fn is_empty(&self) -> bool {
+        // SAFETY: the relation is open.
+        unsafe { pg_sys::RelationGetNumberOfBlocksInFork(self.relation, pg_sys::ForkNumber::MAIN_FORKNUM) == 0 }
+    }
+
     /// Reads the whole table for the rows of which the `nth` column meets each condition.
     pub fn look_through<const K: usize>(
         &self,
@@ -184,6 +190,16 @@ impl<const N: usize> Index<'_, N> {
         conditions: [(usize, Condition); K],
         mut each: impl FnMut(&[Arg; N]) -> Result<()>,
     ) -> Result<()> {
+        self.look_up_while(conditions, |columns| each(columns).map(|()| true))?;
+        Ok(())
+    }
+
+    /// The same, until `each` says `false`: then this does.
+    pub fn look_up_while<const K: usize>(
+        &self,
+        conditions: [(usize, Condition); K],
+        mut each: impl FnMut(&[Arg; N]) -> Result<bool>,
+    ) -> Result<bool> {
         let mut keys = conditions.map(|(nth, condition)| key(nth + 1, condition));
         // SAFETY: the scan is open for that many keys, which it copies; the slot is of the table's type.
         unsafe {
@@ -191,10 +207,12 @@ impl<const N: usize> Index<'_, N> {
             let forward = pg_sys::ScanDirection::ForwardScanDirection;
             while pg_sys::index_getnext_slot(self.scan, forward, self.rows.slot) {
                 pgrx::check_for_interrupts!();
-                each(&self.rows.columns())?;
+                if !each(&self.rows.columns())? {
+                    return Ok(false);
+                }
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     pub fn close(self) {

@@ -42,12 +42,16 @@ impl Micros {
         pg_sys::Datum::from(self.0)
     }
 
-    /// ISO 8601 in UTC, or the name of an infinity.
+    /// ISO 8601 in UTC, the name of an infinity, or as PostgreSQL prints years that calendars do not know.
     pub fn to_iso(self) -> String {
-        match self.to_chrono() {
-            Some(at) => at.to_rfc3339_opts(SecondsFormat::AutoSi, true),
-            None if self.0 > 0 => "infinity".into(),
-            None => "-infinity".into(),
+        if let Some(at) = self.to_chrono() {
+            return at.to_rfc3339_opts(SecondsFormat::AutoSi, true);
+        }
+        // SAFETY: timestamptz_out takes a timestamptz and returns a C string.
+        unsafe {
+            let text: Option<&std::ffi::CStr> =
+                pgrx::direct_function_call(pg_sys::timestamptz_out, &[Some(self.datum())]);
+            text.map(|text| text.to_string_lossy().into_owned()).unwrap_or_default()
         }
     }
 

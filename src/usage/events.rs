@@ -7,14 +7,16 @@ use pgrx::prelude::*;
 
 use super::Asked;
 use super::state::{STATE, Windows};
-use crate::ingest::partitions;
+use crate::ingest::partitions::{self, Partition};
 use crate::pg::catalog;
 use crate::pg::error::Result;
 use crate::pg::index;
+use crate::pg::numeric::NumericRef;
 use crate::pg::owner::{as_owner, looking_up};
 use crate::pg::query::{Query, in_parallel};
 use crate::pg::rows::{Condition, Rows, has_policies, require_select};
 use crate::pg::spi::{Arg, arg, value};
+use crate::pg::text::TextRef;
 use crate::pg::time::Micros;
 use crate::types::Formula;
 
@@ -55,7 +57,7 @@ const STATES: Query<10, { STATE + 2 }> = Query {
 };
 
 /// What can be told of an event by itself, in the columns of a state.
-fn state(formula: Formula, [timestamp, _, number, received_at, identifier]: &[Arg; 5]) -> [Arg; STATE] {
+fn state(formula: Formula, [timestamp, _, number, received_at, identifier]: &[Arg; EVENT.len()]) -> [Arg; STATE] {
     let of = |wanted: Formula, column: &Arg| column.filter(|_| formula == wanted);
     [
         arg(1_i64),
@@ -79,39 +81,124 @@ fn is_plain(asked: &Asked) -> bool {
     formula && asked.filter.is_none() && asked.received_before.is_none()
 }
 
-/// What is read of an event by the index that a sealed partition has.
+/// What is read of an event by an index.
 const EVENT: [&CStr; 5] = [c"timestamp", c"cancelled_at", c"value", c"received_at", c"identifier"];
+/// What a sealed partition has.
 const TIMESTAMP_INDEX: [&CStr; 3] = [c"customer", c"event_name", c"timestamp"];
+/// What every partition has.
+const IDENTITY_INDEX: [&CStr; 3] = [c"customer", c"event_name", c"identifier"];
+/// So many events are looked at before a statement is asked, which needs no memory for each, and may know a better way.
+const MOST_LOOKED_AT: usize = 1000;
+/// The same of all of a customer's events, of which an hour's are picked out.
+const MOST_LOOKED_THROUGH: usize = 200;
 
-/// Adds the events of the ranges from one sealed partition without a statement, which would take several times as long as finding the
-/// few events of an hour. `false`: nothing was added, as only a statement can.
-fn look_up(asked: &Asked, windows: &mut Windows, table: pg_sys::Oid, ranges: &[(Micros, Micros)]) -> Result<bool> {
-    thread_local!(static KNOWN: index::Known = index::Known::default());
-    let Some(rows) = Rows::open_if_there(table, &EVENT)? else {
+/// Events with the windows that they are in.
+type Found = Vec<(usize, [Arg; STATE])>;
+
+/// Adds the events of the ranges from one partition without a statement, which would take several times as long as finding the few
+/// events of an hour. `false`: nothing was added, as only a statement can.
+fn look_up(asked: &Asked, windows: &mut Windows, partition: &Partition, ranges: &[(Micros, Micros)]) -> Result<bool> {
+    let Some(rows) = Rows::open_if_there(partition.oid, &EVENT)? else {
         return Ok(true);
     };
-    let index = rows.index_on(&KNOWN, &TIMESTAMP_INDEX, TIMESTAMP_INDEX.len() + 1);
-    let served = index.is_some();
-    if let Some(index) = index {
-        for (from, to) in ranges {
-            index.look_up(
-                [
-                    (0, Condition::Is(asked.customer)),
-                    (1, Condition::Is(asked.event_name)),
-                    (2, Condition::AtLeast(from.datum())),
-                    (2, Condition::Before(to.datum())),
-                ],
-                |columns| {
-                    let [timestamp, None, ..] = *columns else { return Ok(()) };
-                    let window = value::<Micros>(timestamp).map_or(0, |at| windows.of(at));
-                    windows.add(window, &state(asked.formula, columns))
-                },
-            )?;
-        }
-        index.close();
-    }
+    let mut found = Found::new();
+    let all = rows.is_empty()
+        || match partition.sealed {
+            Some(_) => find_by_time(asked, windows, &rows, ranges, &mut found)?,
+            None => find_among_all(asked, windows, &rows, ranges, &mut found)?,
+        };
     rows.close();
-    Ok(served)
+    if all {
+        for (window, state) in &found {
+            windows.add(*window, state)?;
+        }
+    }
+    Ok(all)
+}
+
+fn find_by_time(
+    asked: &Asked,
+    windows: &Windows,
+    rows: &Rows<{ EVENT.len() }>,
+    ranges: &[(Micros, Micros)],
+    found: &mut Found,
+) -> Result<bool> {
+    thread_local!(static KNOWN: index::Known = index::Known::default());
+    let Some(index) = rows.index_on(&KNOWN, &TIMESTAMP_INDEX, TIMESTAMP_INDEX.len() + 1) else {
+        return Ok(false);
+    };
+    let mut all = true;
+    for (from, to) in ranges {
+        let of_range = [
+            (0, Condition::Is(asked.customer)),
+            (1, Condition::Is(asked.event_name)),
+            (2, Condition::AtLeast(from.datum())),
+            (2, Condition::Before(to.datum())),
+        ];
+        all = all
+            && index.look_up_while(of_range, |columns| {
+                keep(asked, windows, columns, ranges, found);
+                Ok(found.len() < MOST_LOOKED_AT)
+            })?;
+    }
+    index.close();
+    Ok(all)
+}
+
+fn find_among_all(
+    asked: &Asked,
+    windows: &Windows,
+    rows: &Rows<{ EVENT.len() }>,
+    ranges: &[(Micros, Micros)],
+    found: &mut Found,
+) -> Result<bool> {
+    thread_local!(static KNOWN: index::Known = index::Known::default());
+    let Some(index) = rows.index_on(&KNOWN, &IDENTITY_INDEX, 2) else {
+        return Ok(false);
+    };
+    let mut looked_at = 0;
+    let of_customer = [(0, Condition::Is(asked.customer)), (1, Condition::Is(asked.event_name))];
+    let all = index.look_up_while(of_customer, |columns| {
+        keep(asked, windows, columns, ranges, found);
+        looked_at += 1;
+        Ok(looked_at < MOST_LOOKED_THROUGH)
+    })?;
+    index.close();
+    Ok(all)
+}
+
+/// Keeps an event of the ranges unless it is cancelled.
+fn keep(
+    asked: &Asked,
+    windows: &Windows,
+    columns: &[Arg; EVENT.len()],
+    ranges: &[(Micros, Micros)],
+    found: &mut Found,
+) {
+    if let [timestamp, None, ..] = *columns
+        && let Some(at) = value::<Micros>(timestamp)
+        && ranges.iter().any(|(from, to)| *from <= at && at < *to)
+    {
+        found.push((windows.of(at), kept(state(asked.formula, columns))));
+    }
+}
+
+/// A copy of what lies in the row.
+fn kept(state: [Arg; STATE]) -> [Arg; STATE] {
+    let [count, sum, time_sum, max, min, last, timestamp, received_at, identifier] = state;
+    let number = |value: Arg| value.map(|value| NumericRef(value).copied().0);
+    let identifier = value::<TextRef>(identifier).map(|identifier| TextRef::kept(identifier.text).datum());
+    [
+        count,
+        number(sum),
+        time_sum,
+        number(max),
+        number(min),
+        number(last),
+        timestamp,
+        received_at,
+        identifier,
+    ]
 }
 
 /// Adds the events of the ranges, and of these only those of the hours, if any are given.
@@ -168,11 +255,7 @@ pub fn read(
                     .is_none_or(|held| held.least < *to && *from <= held.greatest)
             })
             .collect();
-        let found = held.is_empty()
-            || partition.sealed.is_some()
-                && hours.is_none()
-                && is_plain(asked)
-                && look_up(asked, windows, partition.oid, &held)?;
+        let found = held.is_empty() || hours.is_none() && is_plain(asked) && look_up(asked, windows, partition, &held)?;
         if !found {
             for_statements.push((partition.oid, held));
         }

@@ -75,16 +75,11 @@ fn provision() -> Result<Vec<PgInstall>> {
     if std::env::var_os("PG_BILLING_TEST_PG").is_some() {
         return Ok(vec![install_under_test()?]);
     }
-    let older = toolchain::provision_older()?;
-    let (newest, extension) = toolchain::provision()?;
-    for toolchain::LeftOut(why) in older.iter().filter_map(|older| older.as_ref().err()) {
-        println!("left out: {why}");
+    let provisions = toolchain::provision_all()?;
+    for install in &provisions.installs {
+        provisions.extension.install(install)?;
     }
-    let installs: Vec<PgInstall> = [newest].into_iter().chain(older.into_iter().flatten()).collect();
-    for install in &installs {
-        extension.install(install)?;
-    }
-    Ok(installs)
+    Ok(provisions.installs)
 }
 
 fn on(install: &PgInstall, options: &Options) -> Result<bool> {

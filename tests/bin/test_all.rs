@@ -32,7 +32,6 @@ impl Summary {
     }
 
     fn left_out(&mut self, what: &str) {
-        println!("left out: {what}");
         self.lines.push(format!("left out {what}"));
     }
 }
@@ -56,12 +55,12 @@ fn main() -> ExitCode {
         ]))
     });
     summary.step("unit tests, without PostgreSQL", || shown(cargo(&["test"])));
-    if let Some((installs, extension)) = summary.step("what the tests need", provision) {
-        for toolchain::LeftOut(why) in installs.older.iter().filter_map(|older| older.as_ref().err()) {
+    if let Some(provisions) = summary.step("what the tests need", provision) {
+        for toolchain::LeftOut(why) in &provisions.left_out {
             summary.left_out(why);
         }
-        for install in installs.all() {
-            on(install, &extension, &mut summary);
+        for install in &provisions.installs {
+            on(install, &provisions.extension, &mut summary);
         }
     }
 
@@ -78,28 +77,15 @@ fn main() -> ExitCode {
     }
 }
 
-struct Installs {
-    older: [std::result::Result<PgInstall, toolchain::LeftOut>; 2],
-    newest: PgInstall,
-}
-
-impl Installs {
-    fn all(&self) -> impl Iterator<Item = &PgInstall> {
-        self.older.iter().flatten().chain([&self.newest])
-    }
-}
-
-fn provision() -> Result<(Installs, toolchain::Extension)> {
-    let older = toolchain::provision_older()?;
-    let (newest, extension) = toolchain::provision()?;
-    let installs = Installs { older, newest };
-    for install in installs.all() {
+fn provision() -> Result<toolchain::Provisions> {
+    let provisions = toolchain::provision_all()?;
+    for install in &provisions.installs {
         progress::note(
             &format!("PostgreSQL {}", install.version()?),
             &install.pg_config().display().to_string(),
         );
     }
-    Ok((installs, extension))
+    Ok(provisions)
 }
 
 fn on(install: &PgInstall, extension: &toolchain::Extension, summary: &mut Summary) {

@@ -280,8 +280,9 @@ fn what_was_refused_of_arrays_can_be_sent_again_as_json() {
     client.execute("SELECT billing.create_customer('later')", &[]).unwrap();
     // As README.md has it.
     let again = "WITH mended AS (DELETE FROM billing.meter_event_rejections WHERE error_code = 'meter_event_customer_not_found' RETURNING event)
-                 SELECT r.* FROM (SELECT jsonb_agg(event) AS events FROM mended) m, billing.record_meter_events(m.events) r";
+                 SELECT r.* FROM (SELECT jsonb_agg(event) AS events FROM mended HAVING count(*) > 0) m, billing.record_meter_events(m.events) r";
     assert_eq!(counts(&client.query_one(again, &[]).unwrap()), (2, 0, 0));
+    assert!(client.query(again, &[]).unwrap().is_empty());
     assert_eq!(
         text(
             &mut client,
@@ -294,5 +295,35 @@ fn what_was_refused_of_arrays_can_be_sent_again_as_json() {
     assert_eq!(
         number(&mut client, "SELECT count(*) FROM billing.meter_event_rejections"),
         0
+    );
+}
+
+/// What no JSON event could say is not taken for something else when it is sent again.
+#[test]
+fn what_was_refused_of_arrays_is_refused_again_until_it_is_mended() {
+    let database = database();
+    let mut client = database.connect().unwrap();
+    client
+        .batch_execute(
+            r#"SELECT billing.create_meter('{"event_name": "people", "default_aggregation": {"formula": "unique_count"},
+                   "value_settings": {"event_payload_key": "user"}}');
+               SELECT billing.create_meter('{"event_name": "counted", "default_aggregation": {"formula": "count"}}')"#,
+        )
+        .unwrap();
+    let send = r#"SELECT * FROM billing.record_meter_events(
+        ARRAY['sum', 'sum', 'sum', 'people', 'people', 'counted', 'sum', 'sum'], array_fill('acme'::text, ARRAY[8]),
+        ARRAY[1, 1, 1, 'NaN', NULL, NULL, 1, NULL]::numeric[], NULL,
+        ARRAY[NULL, NULL, NULL, NULL, NULL, NULL, '290000-01-01', NULL]::timestamptz[],
+        ARRAY['"abc"', '5', '["a"]', '{"user": "ann"}', '{"user": "ann"}', NULL, NULL, '{"value": "5"}']::jsonb[])"#;
+    assert_eq!(counts(&client.query_one(send, &[]).unwrap()), (0, 0, 8));
+    let again = "SELECT r.* FROM (SELECT jsonb_agg(event ORDER BY id) AS events FROM billing.meter_event_rejections) m,
+                 billing.record_meter_events(m.events) r";
+    assert_eq!(counts(&client.query_one(again, &[]).unwrap()), (0, 0, 8));
+    assert_eq!(
+        text(
+            &mut client,
+            "SELECT event ->> 'timestamp' FROM billing.meter_event_rejections WHERE event ->> 'timestamp' IS NOT NULL LIMIT 1"
+        ),
+        "290000-01-01 00:00:00+00"
     );
 }

