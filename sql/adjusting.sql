@@ -47,7 +47,7 @@ BEGIN
     ), parts AS MATERIALIZED (
         SELECT l.id, l.invoice, coalesce(l.amount, 0) AS amount, coalesce(l.discountable, true) AS discountable,
                l.subscription_item, l.price, p.product, l.period_start, l.period_end,
-               l.kind = 'late_usage' AND l.amount < 0 AS gives_back,
+               l.kind IN ('usage', 'late_usage') AND l.amount < 0 AS gives_back,
                l.kind IN ('usage', 'late_usage') AND l.subscription_item IS NOT NULL AS metered,
                coalesce(nullif(x.tax_rates, '{}'),
                         nullif(CASE WHEN d.item_tax_rates ? t.id THEN billing.text_array(d.item_tax_rates -> t.id)
@@ -247,7 +247,7 @@ BEGIN
         UNION
         -- What was taken off usage goes with it when it is given back.
         SELECT d.id FROM drafts d JOIN billing.invoice_lines l ON l.invoice = d.id
-        WHERE l.kind = 'late_usage' AND l.amount < 0
+        WHERE l.kind IN ('usage', 'late_usage') AND l.amount < 0
         UNION
         -- What it had the last time may be gone.
         SELECT d.id FROM drafts d

@@ -107,7 +107,7 @@ BEGIN
         JOIN billing.subscriptions s ON s.id = i.subscription
         WHERE i.status = 'draft' AND i.finalization_error IS NOT NULL AND i.created <= ripe
         ORDER BY s.id, i.id FOR NO KEY UPDATE OF s, i));
-    PERFORM billing.finalize_drafts(crossed);
+    PERFORM billing.finalize_thresholds(crossed, start_billing_run.as_of);
     drafts := drafts || billing.close_thresholds(crossed, start_billing_run.as_of);
     INSERT INTO billing.billing_runs (id, as_of, started_at, updated_at, pid, made, total)
     SELECT run, start_billing_run.as_of, began, clock_timestamp(), pg_backend_pid(), cardinality(drafts),
@@ -190,7 +190,7 @@ BEGIN
         END IF;
         crossed := billing.draft_thresholds(until, subscriptions);
         IF crossed <> '{}' THEN
-            PERFORM billing.finalize_drafts(crossed);
+            due := billing.finalize_thresholds(crossed, until);
             drafts := drafts || billing.close_thresholds(crossed, until);
         END IF;
     ELSE

@@ -144,10 +144,12 @@ DECLARE
     lines bigint;
 BEGIN
     INSERT INTO billing.invoices
-        (id, customer, subscription, currency, period_start, period_end, created, billing_reason, collection_method)
+        (id, customer, subscription, currency, period_start, period_end, created, billing_reason, collection_method,
+         auto_advance)
     SELECT draft, s.customer, s.id, s.currency,
            least(invoice_changes.subscription.current_period_start, invoice_changes.as_of),
-           invoice_changes.as_of, invoice_changes.as_of, 'subscription_update', s.collection_method
+           invoice_changes.as_of, invoice_changes.as_of, 'subscription_update', s.collection_method,
+           billing.advances(s, invoice_changes.as_of)
     FROM billing.subscriptions s WHERE s.id = invoice_changes.subscription.id;
     -- What is invoiced here is taken away from what the end of the period bills.
     WITH former AS (

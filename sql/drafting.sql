@@ -43,16 +43,26 @@ COMMENT ON FUNCTION billing.make_drafts(timestamptz, text) IS
 period that has any lines, rated with what is known now. Returns the drafts. The caller has called billing.lock_usage()
 or billing.roll_up(). Internal.';
 
-CREATE FUNCTION billing.billed_before(item text, price text, period_start timestamptz, invoice text) RETURNS numeric
+CREATE FUNCTION billing.usage_unbilled(item text, price text, period_start timestamptz, invoice text, amount numeric)
+RETURNS numeric
 LANGUAGE sql STABLE AS $$
-    SELECT coalesce(sum(l.amount), 0)
-    FROM billing.invoice_lines l JOIN billing.invoices i ON i.id = l.invoice
-    WHERE l.subscription_item = $1 AND l.period_start = $3 AND l.price = $2 AND l.kind IN ('usage', 'late_usage')
-      AND l.invoice IS DISTINCT FROM $4 AND i.regenerated_as IS NULL
+    -- Lines of a void invoice count as billed, as in billing.late_usage_lines; but what was waived, or credited by a credit note,
+    -- is not given back.
+    SELECT CASE WHEN $5 IS NOT NULL THEN greatest($5 - b.billed, -b.asked) END
+    FROM (SELECT coalesce(sum(l.amount), 0) AS billed,
+                 greatest(coalesce(sum(l.amount - coalesce((
+                     SELECT sum(n.amount)
+                     FROM billing.credit_note_lines n JOIN billing.credit_notes o ON o.id = n.credit_note
+                     WHERE n.invoice_line = l.id AND o.status = 'issued'), 0)) FILTER (WHERE i.status <> 'void'), 0), 0)
+                     AS asked
+          FROM billing.invoice_lines l JOIN billing.invoices i ON i.id = l.invoice
+          WHERE l.subscription_item = $1 AND l.period_start = $3 AND l.price = $2 AND l.kind IN ('usage', 'late_usage')
+            AND l.invoice IS DISTINCT FROM $4 AND i.regenerated_as IS NULL) b
 $$;
-COMMENT ON FUNCTION billing.billed_before(text, text, timestamptz, text) IS
-'What invoices other than this one have billed of the usage of an item at a price, of the period that starts then: threshold
-invoices, and late usage where an invoice is made anew. Internal.';
+COMMENT ON FUNCTION billing.usage_unbilled(text, text, timestamptz, text, numeric) IS
+'What is left to bill of an amount for the usage of an item at a price, of the period that starts then, beside what invoices
+other than this one have billed of it: threshold invoices, and late usage where an invoice is made anew. Below zero where
+they billed more; but no more goes back than stands charged. Internal.';
 
 CREATE FUNCTION billing.next_lines(subscriptions text[], as_of timestamptz DEFAULT NULL)
 RETURNS TABLE (of_subscription text, section integer, created timestamptz, sorted_by text, subscription_item text,
@@ -90,7 +100,7 @@ BEGIN
     )
     SELECT u.of_subscription, 1, u.item_created, u.subscription_item, u.subscription_item, u.price, 'usage', l.label, q.quantity,
            CASE WHEN t.subscription IS NULL THEN a.amount
-                ELSE (a.amount - billing.billed_before(u.subscription_item, u.price, u.period_start, NULL))::bigint END,
+                ELSE billing.usage_unbilled(u.subscription_item, u.price, u.period_start, NULL, a.amount)::bigint END,
            u.period_start, u.period_end, false, NULL, true
     FROM usage u
     JOIN quantities q USING (place)
@@ -110,13 +120,14 @@ BEGIN
     WHERE s.id = ANY (next_lines.subscriptions)
       AND NOT (billing.subscription_ends(s) OR billing.subscription_pauses(s))
     UNION ALL
-    -- Only the earliest of a subscription's drafts takes late usage, or each of them would bill it.
+    -- Only the earliest of a subscription's drafts takes late usage, or each of them would bill it; not one that may wait
+    -- for a person for ever.
     SELECT l.subscription, 4, NULL, l.subscription_item, l.subscription_item, l.price, 'late_usage', l.description,
            l.quantity, l.amount, l.period_start, l.period_end, false, NULL, true
     FROM billing.late_usage_lines(ARRAY(
         SELECT s.id FROM unnest(next_lines.subscriptions) s (id)
         WHERE NOT EXISTS (SELECT FROM billing.invoices i
-                          WHERE i.subscription = s.id AND i.status = 'draft'
+                          WHERE i.subscription = s.id AND i.status = 'draft' AND i.auto_advance
                             AND i.billing_reason = 'subscription_cycle'))) l;
 END $$;
 COMMENT ON FUNCTION billing.next_lines(text[], timestamptz) IS
@@ -152,8 +163,7 @@ BEGIN
              auto_advance, line_count, subtotal, total, amount_due, finalization_error)
         SELECT h.id, s.customer, s.id, s.currency, s.current_period_start, s.current_period_end, s.current_period_end,
                'subscription_cycle', s.collection_method,
-               s.status <> 'unpaid' AND NOT (s.pause_behavior IS NOT DISTINCT FROM 'keep_as_draft'
-                                             AND coalesce(s.current_period_end < s.pause_resumes_at, true)),
+               billing.advances(s, s.current_period_end),
                h.line_count, CASE WHEN h.fits THEN h.amount ELSE 0 END, CASE WHEN h.fits THEN h.amount ELSE 0 END,
                CASE WHEN h.fits THEN greatest(h.amount, 0) ELSE 0 END,
                CASE WHEN h.unrated THEN 'the amount of a line is beyond the range of bigint'
@@ -247,14 +257,14 @@ BEGIN
     WHERE l.invoice = ANY (rate_drafts.invoices) AND l.kind = 'usage';
     WITH rated AS MATERIALIZED (
         SELECT l.id, l.invoice, l.quantity AS old_quantity, l.amount AS old_amount, q.quantity,
-               billing.usage_amount(p, u.currency, q.quantity)
-                   - CASE WHEN u.billed_in_parts
-                          THEN billing.billed_before(l.subscription_item, l.price, l.period_start, l.invoice) ELSE 0 END
-                   AS amount
+               CASE WHEN u.billed_in_parts
+                    THEN billing.usage_unbilled(l.subscription_item, l.price, l.period_start, l.invoice, a.amount)
+                    ELSE a.amount END AS amount
         FROM unnest(lines, prices, currencies, in_parts) WITH ORDINALITY u (line, price, currency, billed_in_parts, place)
         JOIN billing.usage_quantities(prices, customers, starts, ends) q USING (place)
         JOIN billing.invoice_lines l ON l.id = u.line
         JOIN billing.prices p ON p.id = u.price
+        CROSS JOIN LATERAL (SELECT billing.usage_amount(p, u.currency, q.quantity) OFFSET 0) a (amount)
     ), changed AS (
         UPDATE billing.invoice_lines l SET quantity = r.quantity, amount = coalesce(r.amount, 0)
         FROM rated r
@@ -262,7 +272,7 @@ BEGIN
     )
     SELECT array_agg(DISTINCT r.invoice) INTO unrated FROM rated r WHERE r.amount IS NULL;
 
-    -- Only the earliest of a subscription's drafts takes late usage, or each of them would bill it.
+    -- Only the earliest of a subscription's drafts takes late usage, as in billing.next_lines.
     INSERT INTO billing.invoice_lines
         (invoice, subscription_item, price, kind, description, quantity, amount, period_start, period_end)
     SELECT d.id, u.subscription_item, u.price, 'late_usage', u.description, u.quantity, u.amount, u.period_start, u.period_end
@@ -270,14 +280,16 @@ BEGIN
           FROM (SELECT DISTINCT i.subscription FROM billing.invoices i WHERE i.id = ANY (rate_drafts.invoices)) s
           CROSS JOIN LATERAL (
               SELECT i.id FROM billing.invoices i
-              WHERE i.subscription = s.subscription AND i.status = 'draft' AND i.billing_reason = 'subscription_cycle'
+              WHERE i.subscription = s.subscription AND i.status = 'draft' AND i.auto_advance
+                AND i.billing_reason = 'subscription_cycle'
               ORDER BY i.created, i.id LIMIT 1) d
           WHERE d.id = ANY (rate_drafts.invoices)) a
     CROSS JOIN LATERAL billing.late_usage_lines(a.subscriptions) WITH ORDINALITY u
         (subscription, subscription_item, price, description, quantity, amount, period_start, period_end, place)
     JOIN LATERAL (
         SELECT i.id FROM billing.invoices i
-        WHERE i.subscription = u.subscription AND i.status = 'draft' AND i.billing_reason = 'subscription_cycle'
+        WHERE i.subscription = u.subscription AND i.status = 'draft' AND i.auto_advance
+          AND i.billing_reason = 'subscription_cycle'
         ORDER BY i.created, i.id LIMIT 1) d ON true
     WHERE u.amount IS NOT NULL
     ORDER BY d.id, u.place;

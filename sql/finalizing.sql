@@ -16,6 +16,13 @@ COMMENT ON FUNCTION billing.collection_paused(billing.subscriptions, timestamptz
 'What becomes of an invoice that a subscription makes at a time: its pause_behavior while collection is paused, else
 NULL. Internal.';
 
+CREATE FUNCTION billing.advances(subscription billing.subscriptions, at timestamptz) RETURNS boolean
+LANGUAGE sql STABLE
+RETURN (subscription).status <> 'unpaid'
+       AND billing.collection_paused(subscription, at) IS DISTINCT FROM 'keep_as_draft';
+COMMENT ON FUNCTION billing.advances(billing.subscriptions, timestamptz) IS
+'Whether a draft that a subscription makes at a time becomes final by itself (auto_advance). Internal.';
+
 CREATE FUNCTION billing.pause_behavior(invoice billing.invoices, subscription billing.subscriptions) RETURNS text
 LANGUAGE sql STABLE
 RETURN coalesce((invoice).pause_behavior, billing.collection_paused(subscription, (invoice).created));
@@ -110,7 +117,7 @@ BEGIN
     WITH drafts AS MATERIALIZED (
         SELECT i.id, i.customer, i.currency, i.total, t.finalized_at, p.prefix,
                billing.is_waived(i, s) AS waived,
-               coalesce(billing.pause_behavior(i, s) = 'void', false) AS asks_nothing,
+               billing.pause_behavior(i, s) AS pause_behavior,
                row_number() OVER (ORDER BY t.finalized_at, i.subscription, i.id) AS place,
                row_number() OVER (PARTITION BY p.prefix ORDER BY t.finalized_at, i.subscription, i.id) AS number,
                t.finalized_at + make_interval(days => CASE i.collection_method
@@ -142,7 +149,9 @@ BEGIN
     ), endings AS (
         SELECT d.id, d.customer, d.currency, d.place, o.balance,
                billing.balance_after(o.balance, CASE WHEN NOT d.waived THEN d.total END,
-                                     CASE WHEN d.asks_nothing THEN 9223372036854775807 ELSE o.minimum END)
+                                     -- Voided, it asks for nothing; given up, it leaves nothing to be asked for later.
+                                     CASE d.pause_behavior WHEN 'void' THEN 9223372036854775807
+                                          WHEN 'mark_uncollectible' THEN 0 ELSE o.minimum END)
                    OVER (PARTITION BY d.customer, d.currency ORDER BY d.place) AS ending
         FROM drafts d JOIN openings o ON (o.customer, o.currency) = (d.customer, d.currency)
     ), balances AS (

@@ -24,9 +24,9 @@ CREATE TABLE billing.invoice_lines (
     invoice_item text COLLATE "C" REFERENCES billing.invoice_items,
     -- Below zero only where usage that was discounted or paid by credit is given back.
     CONSTRAINT invoice_lines_discount_amount_positive
-        CHECK (discount_amount >= 0 OR kind = 'late_usage' AND discount_amount >= amount),
+        CHECK (discount_amount >= 0 OR kind IN ('usage', 'late_usage') AND discount_amount >= amount),
     CONSTRAINT invoice_lines_credit_amount_positive
-        CHECK (credit_amount >= 0 OR kind = 'late_usage' AND credit_amount >= amount),
+        CHECK (credit_amount >= 0 OR kind IN ('usage', 'late_usage') AND credit_amount >= amount),
     CONSTRAINT invoice_lines_period_ordered
         CHECK (period_start < period_end OR kind = 'item' AND period_start = period_end),
     CONSTRAINT invoice_lines_usage_never_prorated CHECK (kind IN ('licensed', 'unused_time') OR NOT proration)
@@ -60,12 +60,12 @@ invoiced), unused_time (given back of a licensed item) or item (added by hand).'
 COMMENT ON COLUMN billing.invoice_lines.discountable IS
 'Whether discounts may take something off; a line below zero is never discounted, whatever this says.';
 COMMENT ON COLUMN billing.invoice_lines.discount_amount IS 
-'What discounts take off the amount, in minor units. Below zero on a late_usage line below zero: its share of what they
+'What discounts take off the amount, in minor units. Below zero on a line of usage below zero: its share of what they
 took off the lines that it corrects.';
 COMMENT ON COLUMN billing.invoice_lines.discount_amounts IS
 'discount_amount by discount, in the order in which they applied: [{"discount", "amount"}]. NULL where none applies.';
 COMMENT ON COLUMN billing.invoice_lines.credit_amount IS
-'What credit grants pay of the rest, in minor units; on a draft, what they would. Below zero on a late_usage line below
+'What credit grants pay of the rest, in minor units; on a draft, what they would. Below zero on a line of usage below
 zero: its share of what they paid, which goes back to them.';
 COMMENT ON COLUMN billing.invoice_lines.credit_amounts IS
 'credit_amount by grant, in the order in which they were used: [{"credit_grant", "amount"}]. NULL where none is used.';

@@ -31,10 +31,10 @@ CREATE TABLE billing.invoices (
     finalization_error text,
     total_discount_amount bigint NOT NULL DEFAULT 0
         CONSTRAINT invoices_total_discount_amount_positive
-        CHECK (total_discount_amount >= 0 OR billing_reason = 'subscription_cycle'),
+        CHECK (total_discount_amount >= 0 OR subscription IS NOT NULL),
     total_credit_amount bigint NOT NULL DEFAULT 0
         CONSTRAINT invoices_total_credit_amount_positive
-        CHECK (total_credit_amount >= 0 OR billing_reason = 'subscription_cycle'),
+        CHECK (total_credit_amount >= 0 OR subscription IS NOT NULL),
     total_tax_amount bigint NOT NULL DEFAULT 0,
     total_exclusive_tax_amount bigint NOT NULL DEFAULT 0,
     amount_paid bigint NOT NULL DEFAULT 0 CONSTRAINT invoices_amount_paid_positive CHECK (amount_paid >= 0),

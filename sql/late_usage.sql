@@ -75,7 +75,7 @@ BEGIN
       AND (m.day <= s.current_period_start - interval '24 hours' OR s.status = 'canceled')
       -- An earlier draft is what carries late usage.
       AND NOT EXISTS (SELECT FROM billing.invoices d
-                      WHERE d.subscription = i.subscription AND d.status = 'draft'
+                      WHERE d.subscription = i.subscription AND d.status = 'draft' AND d.auto_advance
                         AND d.billing_reason = 'subscription_cycle'
                         AND d.created < (SELECT max(f.created) FROM billing.invoices f
                                          WHERE f.subscription = i.subscription

@@ -18,7 +18,7 @@ BEGIN
                        -- Usage given back may have brought the sum to zero.
                        AND (i.total_discount_amount <> 0
                             OR EXISTS (SELECT FROM billing.invoice_lines l
-                                       WHERE l.invoice = i.id AND l.kind = 'late_usage' AND l.amount < 0)));
+                                       WHERE l.invoice = i.id AND l.kind IN ('usage', 'late_usage') AND l.amount < 0)));
     LOOP
         -- By time and then subscription, as they get their numbers.
         SELECT array_agg(u.discount ORDER BY u.created, u.subscription, u.invoice),
@@ -97,7 +97,7 @@ BEGIN
         WHERE i.id = ANY (apply_credits.invoices) AND i.status = 'draft' AND NOT billing.is_waived(i, s));
     -- What one invoice gives back, the customer's next can use, and does not give back again.
     giving := ARRAY(SELECT DISTINCT i.customer FROM billing.invoices i JOIN billing.invoice_lines l ON l.invoice = i.id
-                    WHERE i.id = ANY (apply_credits.invoices) AND l.kind = 'late_usage' AND l.amount < 0);
+                    WHERE i.id = ANY (apply_credits.invoices) AND l.kind IN ('usage', 'late_usage') AND l.amount < 0);
     SELECT coalesce(array_agg(c.id), '{}'), array_agg(c.turn) INTO candidates, turns
     FROM (SELECT i.id, row_number() OVER (PARTITION BY i.customer, i.currency
                                           ORDER BY i.created, i.subscription, i.id) AS turn
@@ -119,7 +119,7 @@ BEGIN
             (credit_grant, type, reason, amount, invoice, invoice_line, effective_at, created)
         SELECT a.used ->> 'credit_grant', 'credit', 'credits_usage_corrected', b.amount, i.id, l.id, t.at, t.at
         FROM billing.invoices i
-        JOIN billing.invoice_lines l ON l.invoice = i.id AND l.kind = 'late_usage' AND l.amount < 0
+        JOIN billing.invoice_lines l ON l.invoice = i.id AND l.kind IN ('usage', 'late_usage') AND l.amount < 0
         CROSS JOIN LATERAL jsonb_array_elements(l.credit_amounts) WITH ORDINALITY a (used, place)
         -- Less where voiding a correction could not take all of it away again.
         CROSS JOIN LATERAL (SELECT least(-(a.used ->> 'amount')::bigint,

@@ -139,7 +139,7 @@ BEGIN
                 s, (planned -> running) - ARRAY['trial_end', 'billing_cycle_anchor']
                    || jsonb_build_object('proration_behavior',
                                          coalesce(wanted -> 'proration_behavior', '"create_prorations"')),
-                coalesce(wanted -> 'default_settings', found.default_settings), current ? 'discounts'), as_of)
+                coalesce(wanted -> 'default_settings', found.default_settings), current), as_of)
         FROM billing.subscriptions s WHERE s.id = found.subscription;
     END IF;
     PERFORM billing.advance_schedule(found.id, as_of, true);
@@ -191,7 +191,7 @@ COMMENT ON FUNCTION billing.release_subscription_schedule(text, timestamptz) IS
 that has ended; 22023 as_of before its creation or infinite; 22004 NULL.';
 
 CREATE FUNCTION billing.changes_of_phase(
-    subscription billing.subscriptions, phase jsonb, default_settings jsonb, had_discounts boolean
+    subscription billing.subscriptions, phase jsonb, default_settings jsonb, former jsonb
 ) RETURNS jsonb
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT jsonb_build_object(
@@ -208,14 +208,23 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
                                                'quantity', coalesce(n.value -> 'quantity', '1'::jsonb)) END
                                    || CASE WHEN i.tax_rates IS NULL OR n.value ? 'tax_rates' THEN '{}'::jsonb
                                            ELSE '{"tax_rates": null}'::jsonb END
+                                   || CASE WHEN i.id IS NULL OR n.value ? 'discounts' OR NOT f.value ? 'discounts'
+                                                OR f.value IS NULL THEN '{}'::jsonb
+                                           ELSE '{"discounts": []}'::jsonb END
+                                   || CASE WHEN i.id IS NULL OR n.value ? 'billing_thresholds'
+                                                OR NOT f.value ? 'billing_thresholds' OR f.value IS NULL THEN '{}'::jsonb
+                                           ELSE '{"billing_thresholds": null}'::jsonb END
                                    ORDER BY n.place)
                   FROM jsonb_array_elements($2 -> 'items') WITH ORDINALITY n (value, place)
                   LEFT JOIN billing.subscription_items i
-                      ON i.subscription = ($1).id AND i.ended_at IS NULL AND i.price = n.value ->> 'price'),
+                      ON i.subscription = ($1).id AND i.ended_at IS NULL AND i.price = n.value ->> 'price'
+                  LEFT JOIN LATERAL (
+                      SELECT o.value FROM jsonb_array_elements($4 -> 'items') o (value)
+                      WHERE o.value ->> 'price' = n.value ->> 'price' LIMIT 1) f ON true),
         'proration_behavior', coalesce($2 -> 'proration_behavior', '"create_prorations"'),
         'default_tax_rates', coalesce($2 -> 'default_tax_rates', 'null'),
         'billing_thresholds', coalesce($2 -> 'billing_thresholds', $3 -> 'billing_thresholds', 'null'))
-        || CASE WHEN $2 ? 'discounts' OR $4
+        || CASE WHEN $2 ? 'discounts' OR $4 ? 'discounts'
                 THEN jsonb_build_object('discounts', coalesce($2 -> 'discounts', '[]')) ELSE '{}'::jsonb END
         || CASE WHEN coalesce($2 ->> 'billing_cycle_anchor', $3 ->> 'billing_cycle_anchor') = 'phase_start'
                      AND NOT $2 ? 'trial_end'
@@ -224,9 +233,9 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
             WHERE f.key IN ('collection_method', 'days_until_due', 'default_payment_method', 'description', 'metadata',
                             'trial_end'))
 $$;
-COMMENT ON FUNCTION billing.changes_of_phase(billing.subscriptions, jsonb, jsonb, boolean) IS
+COMMENT ON FUNCTION billing.changes_of_phase(billing.subscriptions, jsonb, jsonb, jsonb) IS
 'What a phase changes of a subscription, in the form of a normalised update: its items become those of the phase, an
-item whose price stays being the same item. Internal.';
+item whose price stays being the same item. former: the phase before it, whose discounts and thresholds end. Internal.';
 
 CREATE FUNCTION billing.advance_schedule(schedule text, as_of timestamptz, raises boolean DEFAULT false) RETURNS text[]
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
@@ -291,7 +300,7 @@ BEGIN
     ELSIF phase IS NOT NULL THEN
         PERFORM billing.change_subscription(
             managed, billing.changes_of_phase(managed, phase, schedule.default_settings,
-                                              schedule.phases -> schedule.current_phase ? 'discounts'), at);
+                                              schedule.phases -> schedule.current_phase), at);
     ELSIF schedule.end_behavior = 'cancel' THEN
         -- Where a period is cut short, as by cancel_at: only the time that was used is paid.
         PERFORM billing.end_subscription(

@@ -42,11 +42,14 @@ BEGIN
         RAISE EXCEPTION 'invoice "%" is void and cannot become open', invoice
             USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'A void invoice stays void.';
     ELSIF found.status = 'draft' THEN
-        -- Whoever finalizes it by hand collects it, whether collection is paused or not.
-        UPDATE billing.invoices i SET pause_behavior = 'none'
+        -- Whoever finalizes it by hand collects it, whether collection is paused or not, and it need not wait any more: the
+        -- earliest such draft takes late usage.
+        UPDATE billing.invoices i
+        SET auto_advance = true,
+            pause_behavior = CASE WHEN billing.pause_behavior(i, s) IS NOT NULL THEN 'none' END
         FROM billing.subscriptions s
         WHERE i.id = finalize_invoice.invoice AND s.id = i.subscription
-          AND billing.pause_behavior(i, s) <> 'none';
+          AND (NOT i.auto_advance OR billing.pause_behavior(i, s) <> 'none');
         PERFORM billing.rate_drafts(ARRAY[invoice]);
         SELECT i.* INTO found FROM billing.invoices i WHERE i.id = invoice;
         IF found.finalization_error IS NOT NULL THEN
@@ -161,7 +164,8 @@ BEGIN
                          (SELECT max(i.created) + interval '1 microsecond' FROM billing.invoices i
                           WHERE i.subscription = old.subscription AND i.status = 'draft')),
                 CASE WHEN old.subscription IS NULL THEN 'manual' ELSE 'subscription_update' END, old.collection_method,
-                old.auto_advance,
+                coalesce((SELECT billing.advances(s, regenerate_invoice.as_of) FROM billing.subscriptions s
+                          WHERE s.id = old.subscription), old.auto_advance),
                 -- By what its subscription says now, or else as the old one was.
                 CASE WHEN old.subscription IS NULL THEN old.days_until_due
                      WHEN (SELECT s.days_until_due FROM billing.subscriptions s WHERE s.id = old.subscription) IS NULL
@@ -179,7 +183,7 @@ BEGIN
     FROM billing.invoice_lines l
     JOIN billing.invoice_lines c
       ON (c.subscription_item, c.price, c.period_start) = (l.subscription_item, l.price, l.period_start)
-     AND c.kind = 'late_usage' AND c.credit_amount < 0 AND c.invoice <> l.invoice
+     AND c.kind IN ('usage', 'late_usage') AND c.credit_amount < 0 AND c.invoice <> l.invoice
     JOIN billing.invoices i ON i.id = c.invoice AND i.status NOT IN ('draft', 'void')
     WHERE l.invoice = old.id AND l.kind = 'usage'
     ORDER BY c.invoice LIMIT 1;

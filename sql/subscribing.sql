@@ -219,10 +219,11 @@ DECLARE
     draft text;
 BEGIN
     INSERT INTO billing.invoices
-        (customer, subscription, currency, period_start, period_end, created, billing_reason, collection_method)
+        (customer, subscription, currency, period_start, period_end, created, billing_reason, collection_method,
+         auto_advance)
     VALUES (subscription.customer, subscription.id, subscription.currency, subscription.start_date,
             subscription.current_period_start, make_first_invoice.as_of, 'subscription_create',
-            subscription.collection_method)
+            subscription.collection_method, billing.advances(subscription, make_first_invoice.as_of))
     RETURNING id INTO draft;
     period := subscription;
     period.cancel_at_period_end := false;
@@ -284,14 +285,9 @@ CREATE FUNCTION billing.finalize_now(drafts text[], as_of timestamptz) RETURNS v
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
-    UPDATE billing.invoices i SET auto_advance = false
-    FROM billing.subscriptions s
-    WHERE i.id = ANY (finalize_now.drafts) AND s.id = i.subscription
-      AND (s.status = 'unpaid' OR billing.collection_paused(s, i.created) = 'keep_as_draft');
     PERFORM billing.finalize_drafts(ARRAY(
         SELECT i.id FROM billing.invoices i
         WHERE i.id = ANY (finalize_now.drafts) AND i.auto_advance), finalize_now.as_of);
 END $$;
 COMMENT ON FUNCTION billing.finalize_now(text[], timestamptz) IS
-'Finalizes rated drafts at once, without their grace, unless their subscription''s collection is paused in a way that keeps
-them as drafts. Internal.';
+'Finalizes rated drafts at once, without their grace, but for those that wait for a person. Internal.';

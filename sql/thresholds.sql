@@ -29,7 +29,7 @@ BEGIN
           -- A run of the past cannot begin a period before what changed since.
           AND NOT EXISTS (
               SELECT FROM billing.subscription_items i
-              LEFT JOIN billing.invoice_items x ON x.subscription_item = i.id AND x.invoice IS NULL
+              LEFT JOIN billing.invoice_items x ON x.subscription_item = i.id AND x.period_end > s.current_period_start
               WHERE i.subscription = s.id AND s.reset_billing_cycle_anchor
                 AND greatest(i.starts_at, i.ended_at, x.created) > draft_thresholds.as_of)
           AND (s.amount_gte IS NOT NULL
@@ -46,8 +46,8 @@ BEGIN
         WHERE s.id = ANY (watched)
     ), rated AS MATERIALIZED (
         SELECT u.*, q.quantity, i.usage_gte, i.created, billing.price_label(p) AS description,
-               billing.usage_amount(p, (u.subscription).currency, q.quantity)
-                   - billing.billed_before(u.subscription_item, u.price, u.period_start, NULL) AS amount,
+               billing.usage_unbilled(u.subscription_item, u.price, u.period_start, NULL,
+                                      billing.usage_amount(p, (u.subscription).currency, q.quantity)) AS amount,
                -- What an item's usage threshold counts: since it was last billed.
                q.quantity - coalesce((
                    SELECT l.quantity FROM billing.invoice_lines l JOIN billing.invoices t ON t.id = l.invoice
@@ -71,7 +71,8 @@ BEGIN
         GROUP BY r.subscription
         -- An amount beyond bigint is not for here: the period's own invoice says so.
         HAVING NOT bool_or(r.amount IS NULL) AND abs(sum(r.amount)) <= 9223372036854775807
-           AND (sum(r.amount) >= (r.subscription).amount_gte
+           -- A fixed fee is none of usage: with a new period each time it would be billed by every run.
+           AND (sum(r.amount) >= (r.subscription).amount_gte AND bool_or(r.quantity > 0)
                 OR bool_or(r.accrued >= r.usage_gte) AND bool_or(r.amount <> 0))
     ), drafts AS (
         INSERT INTO billing.invoices
@@ -149,3 +150,23 @@ END $$;
 COMMENT ON FUNCTION billing.close_thresholds(text[], timestamptz) IS
 'What follows when the drafts of billing.draft_thresholds have been finalized: with reset_billing_cycle_anchor a new period
 begins. Returns the invoices made, with the drafts for that. Internal.';
+
+CREATE FUNCTION billing.finalize_thresholds(drafts text[], as_of timestamptz) RETURNS text[]
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
+#variable_conflict use_column
+DECLARE
+    earlier text[] := ARRAY(
+        SELECT i.id FROM billing.invoices i
+        WHERE i.subscription IN (SELECT d.subscription FROM billing.invoices d
+                                 WHERE d.id = ANY (finalize_thresholds.drafts))
+          AND i.id <> ALL (finalize_thresholds.drafts) AND i.status = 'draft' AND i.auto_advance
+          AND i.created <= finalize_thresholds.as_of - billing.setting_interval('finalization_delay')
+        ORDER BY i.id FOR NO KEY UPDATE);
+BEGIN
+    PERFORM billing.rate_drafts(earlier);
+    PERFORM billing.finalize_drafts(earlier || finalize_thresholds.drafts);
+    RETURN earlier;
+END $$;
+COMMENT ON FUNCTION billing.finalize_thresholds(text[], timestamptz) IS
+'Finalizes drafts of billing.draft_thresholds, with those of the same subscriptions whose grace is over: these had their turn
+for a coupon and the like before. Returns the latter. The caller holds the subscriptions'' locks. Internal.';

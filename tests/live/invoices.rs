@@ -319,6 +319,7 @@ stories! {
     credit_repaid
     credit_shared
     credit_voided
+    drafts_kept
     grace
     incomplete
     interval_change
@@ -365,6 +366,7 @@ stories! {
     tax_rates
     three_price_changes
     threshold_beyond_bigint
+    threshold_given_back
     threshold_late_run
     threshold_late_usage
     threshold_reset

@@ -4,8 +4,8 @@ use super::{CATALOG, database, login, strings};
 
 /// Helpers in SQL that only functions with a pinned search_path call, and that a pin would keep from being inlined.
 const INLINED: &[&str] = &[
+    "advances",
     "alert_period",
-    "billed_before",
     "collection_paused",
     "due_before",
     "finalizes_at",
@@ -20,6 +20,7 @@ const INLINED: &[&str] = &[
     "subscription_period",
     "usage_amount",
     "usage_lines",
+    "usage_unbilled",
 ];
 
 /// Bodies of nothing but expressions of the grammar, which no search_path reaches; called for every event.

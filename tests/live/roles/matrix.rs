@@ -54,12 +54,12 @@ const FOR_RECORDING: &[&str] = &["cancel_meter_event", "record_meter_event", "re
 
 /// billing_reader, and so billing_admin: what only reads.
 const FOR_READING: &[&str] = &[
+    "advances",
     "adjust_amounts",
     "adjusted_lines",
     "adjusted_preview",
     "alert_period",
     "balance_after",
-    "billed_before",
     "cancellation_time",
     "changed_metadata",
     "changes_of_phase",
@@ -133,6 +133,7 @@ const FOR_READING: &[&str] = &[
     "usage_since",
     "usage_sources",
     "usage_states",
+    "usage_unbilled",
     "usage_values",
     "usage_windows",
     "verify",
@@ -216,6 +217,7 @@ const FOR_ADMINISTERING: &[&str] = &[
     "finalize_drafts",
     "finalize_invoice",
     "finalize_now",
+    "finalize_thresholds",
     "forget_late_usage",
     "generate_invoices",
     "identity_filter",
