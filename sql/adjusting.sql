@@ -49,10 +49,13 @@ BEGIN
                l.subscription_item, l.price, p.product, l.period_start, l.period_end,
                l.kind IN ('usage', 'late_usage') AND l.amount < 0 AS gives_back,
                l.kind IN ('usage', 'late_usage') AND l.subscription_item IS NOT NULL AS metered,
-               coalesce(nullif(x.tax_rates, '{}'),
-                        nullif(CASE WHEN d.item_tax_rates ? t.id THEN billing.text_array(d.item_tax_rates -> t.id)
-                                    ELSE t.tax_rates END, '{}'),
-                        d.default_tax_rates, '{}') AS tax_rates,
+               -- What is given back has the tax of what was charged, none too.
+               CASE WHEN x.kind = 'unused_time' AND x.tax_rates IS NOT NULL THEN x.tax_rates
+                    ELSE coalesce(nullif(x.tax_rates, '{}'),
+                                  nullif(CASE WHEN d.item_tax_rates ? t.id
+                                              THEN billing.text_array(d.item_tax_rates -> t.id)
+                                              ELSE t.tax_rates END, '{}'),
+                                  d.default_tax_rates, '{}') END AS tax_rates,
                row_number() OVER (PARTITION BY l.invoice ORDER BY l.id) AS place
         FROM unnest(adjusted_lines.lines) l
         JOIN drafts d ON d.id = l.invoice

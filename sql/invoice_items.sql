@@ -59,7 +59,8 @@ COMMENT ON COLUMN billing.invoice_items.period_end IS
 COMMENT ON COLUMN billing.invoice_items.created IS
 'The as_of of its creation: invoices of periods that end after it take it.';
 COMMENT ON COLUMN billing.invoice_items.discountable IS 'Whether discounts of the invoice apply to it.';
-COMMENT ON COLUMN billing.invoice_items.tax_rates IS 'Its own tax rates; NULL: the invoice''s.';
+COMMENT ON COLUMN billing.invoice_items.tax_rates IS
+'Its own tax rates; NULL: the invoice''s. Of unused_time those of what it gives back, none too; NULL while that waits as well.';
 COMMENT ON COLUMN billing.invoice_items.metadata IS
 'A JSON object that the application keeps here; it carries no meaning for billing.';
 COMMENT ON COLUMN billing.invoice_items.invoice IS 'The invoice that carries it; NULL while it waits.';

@@ -14,7 +14,7 @@ COMMENT ON FUNCTION billing.expected_discount(billing.invoice_items) IS
 'What discounts will take off an item that waits for the next invoice of a subscription, as that stands now. Internal.';
 
 CREATE FUNCTION billing.open_charges(item text, at timestamptz)
-RETURNS TABLE (price text, quantity numeric, amount bigint, charged tstzrange, open tstzrange)
+RETURNS TABLE (price text, quantity numeric, amount bigint, charged tstzrange, open tstzrange, tax_rates text[])
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     WITH charges AS (
         SELECT l.kind, l.price, l.quantity,
@@ -23,7 +23,9 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
                    FROM billing.credit_note_lines n JOIN billing.credit_notes o ON o.id = n.credit_note
                    WHERE n.invoice_line = l.id AND o.status = 'issued') AS amount,
                l.period_start, l.period_end,
-               coalesce(x.created, o.created) AS created, right(coalesce(x.id, l.id), 32) AS place
+               coalesce(x.created, o.created) AS created, right(coalesce(x.id, l.id), 32) AS place,
+               ARRAY(SELECT t.value ->> 'tax_rate' FROM jsonb_array_elements(l.taxes) WITH ORDINALITY t (value, place)
+                     ORDER BY t.place) AS tax_rates
         FROM billing.invoice_lines l
         JOIN billing.invoices i ON i.id = l.invoice
         JOIN billing.subscriptions s ON s.id = i.subscription
@@ -39,12 +41,14 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
           -- What waits for a person may be collected all the same.
           AND i.status <> 'void' AND NOT (i.status = 'draft' AND i.auto_advance AND billing.is_waived(i, s))
         UNION ALL
+        -- Taxed as it is by the invoice that takes both.
         SELECT x.kind, x.price, x.quantity, x.amount - billing.expected_discount(x), x.period_start, x.period_end,
-               x.created, right(x.id, 32)
+               x.created, right(x.id, 32), NULL
         FROM billing.invoice_items x
         WHERE x.subscription_item = item AND x.invoice IS NULL AND x.period_end > at
     )
-    SELECT d.price, d.quantity, d.amount, tstzrange(d.period_start, d.period_end), tstzrange(s.opens, e.closes)
+    SELECT d.price, d.quantity, d.amount, tstzrange(d.period_start, d.period_end), tstzrange(s.opens, e.closes),
+           d.tax_rates
     FROM charges d
     CROSS JOIN LATERAL (SELECT greatest(d.period_start, at)) s (opens)
     -- Whatever came after a charge, another one or a credit, is for all of the time that was left of it then.
@@ -58,34 +62,34 @@ $$;
 COMMENT ON FUNCTION billing.open_charges(text, timestamptz) IS
 'What was charged for a licensed item and covers time after a moment, net of discounts and credit notes, and which of that
 time has been neither given back nor charged anew: on invoices that neither are void nor become it, as collection is paused,
-and in what waits for one. Internal.';
+and in what waits for one (tax_rates NULL: not known yet). Internal.';
 
 CREATE FUNCTION billing.prorate(
     subscription billing.subscriptions, item text, kind text, price text, quantity numeric, amount bigint,
-    part tstzrange, as_of timestamptz
+    part tstzrange, as_of timestamptz, tax_rates text[] DEFAULT NULL
 ) RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
     INSERT INTO billing.invoice_items
         (customer, currency, subscription, subscription_item, price, kind, description, quantity, amount,
-         period_start, period_end, created, discountable)
+         period_start, period_end, created, discountable, tax_rates)
     SELECT subscription.customer, subscription.currency, subscription.id, item, p.id, kind,
            CASE kind WHEN 'unused_time' THEN 'Unused time: ' ELSE 'Remaining time: ' END
                || quantity || ' × ' || billing.price_label(p),
-           quantity, amount, lower(part), upper(part), as_of, kind = 'licensed'
+           quantity, amount, lower(part), upper(part), as_of, kind = 'licensed', prorate.tax_rates
     FROM billing.prices p
     WHERE p.id = prorate.price
 $$;
 COMMENT ON FUNCTION billing.prorate(
-    billing.subscriptions, text, text, text, numeric, bigint, tstzrange, timestamptz) IS
+    billing.subscriptions, text, text, text, numeric, bigint, tstzrange, timestamptz, text[]) IS
 'Notes that part of a licensed item''s period is given back (kind unused_time) or charged (licensed); the next invoice
-of the subscription takes it. Internal.';
+of the subscription takes it. tax_rates: those of what is given back; NULL: as any line of that invoice. Internal.';
 
 CREATE FUNCTION billing.credit_unused(
     subscription billing.subscriptions, item text, at timestamptz, as_of timestamptz
 ) RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
     SELECT billing.prorate($1, item, 'unused_time', c.price, c.quantity,
-                           -billing.prorated_amount(c.amount, c.open, c.charged), c.open, as_of)
+                           -billing.prorated_amount(c.amount, c.open, c.charged), c.open, as_of, c.tax_rates)
     FROM billing.open_charges(item, at) c
     WHERE c.amount <> 0
 $$;
