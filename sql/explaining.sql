@@ -312,11 +312,15 @@ BEGIN
                 CROSS JOIN LATERAL billing.explained('billed before', -b.amount, b.note, b.quantity, b.start_time,
                                                      b.end_time) x;
             sum := rated - (SELECT coalesce(sum(b.amount), 0) FROM billing.lines_billed_before(found) b);
-            IF found.kind = 'late_usage' AND sum < found.amount AND EXISTS (
+            IF sum < found.amount AND EXISTS (
                 SELECT FROM billing.lines_billed_before(found) b WHERE b.note LIKE '%void invoice%')
             THEN
                 RETURN QUERY SELECT x.* FROM billing.explained(
                     'waived', found.amount - sum, 'billed on a void invoice, so there is nothing to give back of it') x;
+                sum := found.amount;
+            ELSIF sum < found.amount AND sum < 0 THEN
+                RETURN QUERY SELECT x.* FROM billing.explained(
+                    'credited', found.amount - sum, 'by credit notes, so it is not given back again') x;
                 sum := found.amount;
             END IF;
         END IF;
