@@ -125,8 +125,9 @@ BEGIN
     SELECT l.subscription, 4, NULL, l.subscription_item, l.subscription_item, l.price, 'late_usage', l.description,
            l.quantity, l.amount, l.period_start, l.period_end, false, NULL, true
     FROM billing.late_usage_lines(ARRAY(
-        SELECT s.id FROM unnest(next_lines.subscriptions) s (id)
-        WHERE NOT EXISTS (SELECT FROM billing.invoices i
+        SELECT s.id FROM billing.subscriptions s
+        WHERE s.id = ANY (next_lines.subscriptions) AND billing.advances(s, s.current_period_end)
+          AND NOT EXISTS (SELECT FROM billing.invoices i
                           WHERE i.subscription = s.id AND i.status = 'draft' AND i.auto_advance
                             AND i.billing_reason = 'subscription_cycle'))) l;
 END $$;
