@@ -157,7 +157,7 @@ BEGIN
         -- said below, as each period is invoiced once.
         INSERT INTO billing.invoices
             (customer, subscription, currency, period_start, period_end, created, billing_reason, collection_method,
-             auto_advance, days_until_due, default_tax_rates, description, metadata, from_invoice)
+             auto_advance, days_until_due, default_tax_rates, description, metadata, from_invoice, pause_behavior)
         VALUES (old.customer, old.subscription, old.currency, old.period_start, old.period_end,
                 -- After any other draft: the earliest one may have taken late usage already, and marks are kept for it.
                 greatest(regenerate_invoice.as_of,
@@ -170,7 +170,9 @@ BEGIN
                 CASE WHEN old.subscription IS NULL THEN old.days_until_due
                      WHEN (SELECT s.days_until_due FROM billing.subscriptions s WHERE s.id = old.subscription) IS NULL
                      THEN round(extract(epoch FROM old.due_date - old.finalized_at) / 86400)::integer END,
-                CASE WHEN old.subscription IS NULL THEN old.default_tax_rates END, old.description, old.metadata, old.id)
+                CASE WHEN old.subscription IS NULL THEN old.default_tax_rates END, old.description, old.metadata, old.id,
+                -- What was asked for is asked for anew, though collection is paused meanwhile.
+                CASE WHEN old.subscription IS NOT NULL THEN 'none' END)
         RETURNING id INTO made;
     END IF;
     PERFORM billing.settle_invoice(old.id, 'void', regenerate_invoice.as_of);

@@ -137,7 +137,8 @@ DECLARE
 BEGIN
     FOR reset IN
         SELECT s.id FROM billing.invoices i JOIN billing.subscriptions s ON s.id = i.subscription
-        WHERE i.id = ANY (made) AND s.reset_billing_cycle_anchor ORDER BY s.id
+        -- What ends with its period begins no other one, or each threshold would move the end on.
+        WHERE i.id = ANY (made) AND s.reset_billing_cycle_anchor AND NOT s.cancel_at_period_end ORDER BY s.id
     LOOP
         PERFORM billing.update_subscription(reset.id, '{"billing_cycle_anchor": "now"}', close_thresholds.as_of);
     END LOOP;
@@ -149,7 +150,7 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION billing.close_thresholds(text[], timestamptz) IS
 'What follows when the drafts of billing.draft_thresholds have been finalized: with reset_billing_cycle_anchor a new period
-begins. Returns the invoices made, with the drafts for that. Internal.';
+begins, unless the subscription ends with this one. Returns the invoices made, with the drafts for that. Internal.';
 
 CREATE FUNCTION billing.finalize_thresholds(drafts text[], as_of timestamptz) RETURNS text[]
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
