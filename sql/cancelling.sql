@@ -94,7 +94,8 @@ BEGIN
     WHERE s.id = subscription.id;
     -- One that was made anew is a draft, and is never deleted.
     PERFORM billing.finalize_drafts(ARRAY(
-        SELECT i.id FROM billing.invoices i WHERE i.subscription = subscription.id AND i.status = 'draft'), expire_subscription.at);
+        SELECT i.id FROM billing.invoices i WHERE i.subscription = subscription.id AND i.status = 'draft'),
+        expire_subscription.at);
     PERFORM billing.void_invoice(i.id, expire_subscription.at)
     FROM billing.invoices i WHERE i.subscription = subscription.id AND i.status = 'open';
 END $$;

@@ -208,12 +208,11 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
                                                'quantity', coalesce(n.value -> 'quantity', '1'::jsonb)) END
                                    || CASE WHEN i.tax_rates IS NULL OR n.value ? 'tax_rates' THEN '{}'::jsonb
                                            ELSE '{"tax_rates": null}'::jsonb END
-                                   || CASE WHEN i.id IS NULL OR n.value ? 'discounts' OR NOT f.value ? 'discounts'
-                                                OR f.value IS NULL THEN '{}'::jsonb
-                                           ELSE '{"discounts": []}'::jsonb END
-                                   || CASE WHEN i.id IS NULL OR n.value ? 'billing_thresholds'
-                                                OR NOT f.value ? 'billing_thresholds' OR f.value IS NULL THEN '{}'::jsonb
-                                           ELSE '{"billing_thresholds": null}'::jsonb END
+                                   || CASE WHEN i.id IS NOT NULL AND f.value ? 'discounts' AND NOT n.value ? 'discounts'
+                                           THEN '{"discounts": []}'::jsonb ELSE '{}'::jsonb END
+                                   || CASE WHEN i.id IS NOT NULL AND f.value ? 'billing_thresholds'
+                                                AND NOT n.value ? 'billing_thresholds'
+                                           THEN '{"billing_thresholds": null}'::jsonb ELSE '{}'::jsonb END
                                    ORDER BY n.place)
                   FROM jsonb_array_elements($2 -> 'items') WITH ORDINALITY n (value, place)
                   LEFT JOIN billing.subscription_items i

@@ -75,8 +75,9 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION billing.finalize_invoice(text, timestamptz) IS
 'Finalizes a draft before its grace is over, or one that waits for a person, with the usage known now, and returns its id;
-a pause of collection does nothing with it then. Usage that another session is just folding comes late. One that is final already stays as it is. Errors: 42704 unknown; 55000 void, or without
-lines; 22003 an amount beyond bigint; 22023 as_of before the invoice or infinite; 22004 NULL.';
+a pause of collection does nothing with it then. Usage that another session is just folding comes late. One that is final
+already stays as it is. Errors: 42704 unknown; 55000 void, or without lines; 22003 an amount beyond bigint; 22023 as_of
+before the invoice or infinite; 22004 NULL.';
 
 CREATE FUNCTION billing.settle_invoice(invoice text, status text, as_of timestamptz) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
