@@ -10,11 +10,12 @@ CREATE FUNCTION billing.adjust_amounts(invoice jsonb)
 COMMENT ON FUNCTION billing.adjust_amounts(jsonb) IS
     'Discounts, credit and tax of one invoice, exact before each rounding, one row a line (from 1). The invoice: {"created", "tax_exempt", '
     '"lines": [{"amount", "discountable", "item", "product", "price", "metered", "period_end", "tax_rates": [id], "corrects": '
-    '{"amount", "discount_amount", "credit_amount", "discounts": [{"id", "amount"}], "credits": [{"id", "amount"}]}}], '
+    '{"amount", "discount_amount", "credit_amount", "discounts": [{"id", "amount"}], "credits": [{"id", "amount"}]}, "reverses"}], '
     '"discounts": [{"id", "percent_off" or "amount_off", "products", "item", "end_at"}] in their order, '
     '"credit_grants": [{"id", "balance", "prices", "priority", "category", "effective_at", "expires_at", "created"}] in any, '
     '"tax_rates": [{"id", "percentage", "inclusive"}]}. tax_amount is NULL where it is beyond bigint. 22023: a field is missing or '
-    'breaks a rule. corrects, of a line below zero: what stands billed of that which it gives a part of back, net of credit notes.';
+    'breaks a rule. Of a line below zero, corrects: what stands billed on other invoices, net of credit notes, of that which it gives '
+    'back a part of; reverses: the line of this invoice (from 1) that it gives back a part of.';
 
 -- Few subscriptions may bear tax among many that do not.
 CREATE INDEX subscriptions_taxed_idx ON billing.subscriptions (id) WHERE default_tax_rates <> '{}';
@@ -46,7 +47,8 @@ BEGIN
         LEFT JOIN billing.subscriptions s ON s.id = i.subscription
     ), parts AS MATERIALIZED (
         SELECT l.id, l.invoice, coalesce(l.amount, 0) AS amount, coalesce(l.discountable, true) AS discountable,
-               l.subscription_item, l.price, p.product, l.period_start, l.period_end,
+               l.subscription_item, l.invoice_item, l.price, p.product, l.period_start, l.period_end, x.charge,
+               x.created AS noted,
                l.kind IN ('usage', 'late_usage') AND l.amount < 0 AS gives_back,
                l.kind IN ('usage', 'late_usage') AND l.subscription_item IS NOT NULL AS metered,
                -- What is given back has the tax of what was charged, none too.
@@ -62,6 +64,11 @@ BEGIN
         LEFT JOIN billing.prices p ON p.id = l.price
         LEFT JOIN billing.subscription_items t ON t.id = l.subscription_item
         LEFT JOIN billing.invoice_items x ON x.id = l.invoice_item
+    ), reversals AS MATERIALIZED (
+        -- A charge that waited as what gives it back did is on the same invoice, and gets its discounts there.
+        SELECT p.id AS line, o.place
+        FROM parts p JOIN parts o ON o.invoice = p.invoice AND (o.invoice_item = p.charge OR o.id = p.charge)
+        WHERE p.charge IS NOT NULL
     ), corrections AS (
         SELECT p.id AS line, jsonb_build_object(
                    -- What is given back fits bigint, so the rest of more than that does not matter.
@@ -103,6 +110,22 @@ BEGIN
                   WHERE l.id = ANY (b.lines) GROUP BY 1) o
             WHERE o.amount > 0) g
         WHERE p.gives_back AND b.amount > 0
+        UNION ALL
+        SELECT p.id, jsonb_build_object(
+                   'amount', c.amount - n.amount, 'discount_amount', c.discount_amount - n.discount_amount,
+                   'credit_amount', 0, 'discounts', x.list, 'credits', '[]'::jsonb)
+        FROM parts p
+        CROSS JOIN LATERAL billing.charge_line(p.charge) c
+        CROSS JOIN LATERAL (
+            SELECT coalesce(sum(n.amount), 0) AS amount, coalesce(sum(n.discount_amount), 0) AS discount_amount
+            FROM billing.credit_note_lines n JOIN billing.credit_notes o ON o.id = n.credit_note
+            WHERE n.invoice_line = c.id AND o.status = 'issued' AND o.created <= p.noted) n
+        CROSS JOIN LATERAL (
+            SELECT jsonb_agg(jsonb_build_object('id', a.part ->> 'discount', 'amount', (a.part ->> 'amount')::bigint)
+                             ORDER BY a.place) AS list
+            FROM jsonb_array_elements(c.discount_amounts) WITH ORDINALITY a (part, place)) x
+        WHERE p.charge IS NOT NULL AND c.discount_amount > 0
+          AND NOT EXISTS (SELECT FROM reversals r WHERE r.line = p.id)
     ), in_force AS MATERIALIZED (
         SELECT d.id AS invoice, x.id, x.place, x.subscription_item, x.end_at, c.percent_off, c.applies_to_products,
                CASE WHEN c.percent_off IS NOT NULL THEN NULL
@@ -155,8 +178,11 @@ BEGIN
         SELECT p.invoice, jsonb_agg(jsonb_build_object(
                    'amount', p.amount, 'discountable', p.discountable, 'item', p.subscription_item,
                    'product', p.product, 'price', p.price, 'metered', p.metered, 'period_end', p.period_end,
-                   'tax_rates', p.tax_rates, 'corrects', c.corrects) ORDER BY p.place) AS list
-        FROM parts p LEFT JOIN corrections c ON c.line = p.id GROUP BY p.invoice
+                   'tax_rates', p.tax_rates, 'corrects', c.corrects, 'reverses', r.place) ORDER BY p.place) AS list
+        FROM parts p
+        LEFT JOIN corrections c ON c.line = p.id
+        LEFT JOIN reversals r ON r.line = p.id
+        GROUP BY p.invoice
     )
     SELECT p.id, a.discount_amount, a.discount_amounts, a.credit_amount, a.credit_amounts, a.tax_amount, a.taxes
     FROM drafts d
@@ -173,7 +199,8 @@ COMMENT ON FUNCTION billing.adjusted_lines(billing.invoices[], billing.invoice_l
 'The discounts, credit and tax of the lines of some invoices, which need not stand in any table: of an invoice, id,
 customer, subscription, currency, period_end, created, default_tax_rates, item_tax_rates and pause_behavior count; of a
 line, id, invoice, subscription_item, invoice_item, price, kind, amount, discountable, period_start and period_end; ids sort
-in the order of the lines. Usage given back takes its share of the discounts and credit with it of what stands billed for it.
+in the order of the lines. Usage given back takes its share of the discounts and credit with it of what stands billed for
+it, and unused time that of the discounts of its charge.
 tax_amount is NULL where it is beyond bigint. Previews and drafts come here. Internal.';
 
 CREATE FUNCTION billing.adjusted_preview(
@@ -206,14 +233,61 @@ COMMENT ON FUNCTION billing.adjusted_preview(billing.subscriptions, timestamptz,
 'The lines of an invoice of a subscription that is not made yet, in their order, with the discounts, credit and tax that
 it would have if it were made at a time; ids stay as they are. tax_amount is NULL where it is beyond bigint. Internal.';
 
+CREATE FUNCTION billing.write_adjustments(invoices text[]) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan SET jit = off AS $$
+#variable_conflict use_column
+DECLARE
+    beyond text[];
+BEGIN
+    WITH adjusted AS MATERIALIZED (
+        SELECT a.* FROM billing.adjusted_lines(
+            ARRAY(SELECT i FROM billing.invoices i WHERE i.id = ANY (write_adjustments.invoices)),
+            ARRAY(SELECT l FROM billing.invoice_lines l WHERE l.invoice = ANY (write_adjustments.invoices))) a
+    ), written AS (
+        UPDATE billing.invoice_lines l
+        SET discount_amount = a.discount_amount, discount_amounts = a.discount_amounts,
+            credit_amount = a.credit_amount, credit_amounts = a.credit_amounts,
+            tax_amount = coalesce(a.tax_amount, 0), taxes = CASE WHEN a.tax_amount IS NOT NULL THEN a.taxes END
+        FROM adjusted a
+        WHERE l.id = a.line
+          AND (l.discount_amount, l.discount_amounts, l.credit_amount, l.credit_amounts, l.tax_amount, l.taxes)
+              IS DISTINCT FROM
+              (a.discount_amount, a.discount_amounts, a.credit_amount, a.credit_amounts, a.tax_amount, a.taxes)
+    )
+    SELECT array_agg(DISTINCT l.invoice) INTO beyond
+    FROM adjusted a JOIN billing.invoice_lines l ON l.id = a.line WHERE a.tax_amount IS NULL;
+
+    UPDATE billing.invoices i
+    SET total_discount_amount = CASE WHEN fits THEN sums.discount ELSE 0 END,
+        total_credit_amount = CASE WHEN fits THEN sums.credit ELSE 0 END,
+        total_tax_amount = CASE WHEN fits THEN sums.tax ELSE 0 END,
+        total_exclusive_tax_amount = CASE WHEN fits THEN sums.exclusive_tax ELSE 0 END,
+        subtotal = CASE WHEN fits THEN sums.amount ELSE 0 END,
+        total = CASE WHEN fits THEN owed ELSE 0 END,
+        amount_due = CASE WHEN fits THEN greatest(owed, 0) ELSE 0 END,
+        finalization_error = CASE WHEN NOT fits THEN 'the total with tax is beyond the range of bigint' END
+    FROM (SELECT l.invoice, sum(l.amount) AS amount, sum(l.discount_amount) AS discount,
+                 sum(l.credit_amount) AS credit, sum(l.tax_amount) AS tax,
+                 sum(CASE WHEN l.taxes IS NULL THEN 0 ELSE (
+                     SELECT coalesce(sum((t.tax ->> 'amount')::bigint), 0) FROM jsonb_array_elements(l.taxes) t (tax)
+                     WHERE t.tax ->> 'tax_behavior' = 'exclusive') END) AS exclusive_tax
+          FROM billing.invoice_lines l WHERE l.invoice = ANY (write_adjustments.invoices) GROUP BY l.invoice) sums
+    CROSS JOIN LATERAL (SELECT sums.amount - sums.discount - sums.credit + sums.exclusive_tax) t (owed)
+    CROSS JOIN LATERAL (
+        SELECT coalesce(sums.invoice <> ALL (beyond), true)
+               AND greatest(abs(sums.amount), abs(sums.discount), abs(sums.credit), abs(sums.tax),
+                            abs(sums.exclusive_tax), abs(owed)) <= 9223372036854775807) f (fits)
+    WHERE i.id = sums.invoice;
+END $$;
+COMMENT ON FUNCTION billing.write_adjustments(text[]) IS
+'Writes the discounts, credit and tax of drafts on their lines and in their totals; see billing.adjust_drafts. Internal.';
+
 CREATE FUNCTION billing.adjust_drafts(invoices text[]) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
     delay interval := billing.setting_interval('finalization_delay');
     chosen text[];
-    part text[];
-    beyond text[];
 BEGIN
     IF NOT EXISTS (SELECT FROM billing.discounts) AND NOT EXISTS (SELECT FROM billing.credit_grants)
        AND NOT EXISTS (SELECT FROM billing.tax_rates)
@@ -248,9 +322,9 @@ BEGIN
         JOIN billing.invoice_items x ON x.id = l.invoice_item
         WHERE x.tax_rates <> '{}'
         UNION
-        -- What was taken off usage goes with it when it is given back.
+        -- What was taken off usage, or a charge, goes with it when it is given back.
         SELECT d.id FROM drafts d JOIN billing.invoice_lines l ON l.invoice = d.id
-        WHERE l.kind IN ('usage', 'late_usage') AND l.amount < 0
+        WHERE l.kind IN ('usage', 'late_usage', 'unused_time') AND l.amount < 0
         UNION
         -- What it had the last time may be gone.
         SELECT d.id FROM drafts d
@@ -260,46 +334,7 @@ BEGIN
 
     -- In parts, so that memory does not grow with the number of invoices.
     FOR place IN 1 .. cardinality(chosen) BY 1000 LOOP
-        part := chosen[place : place + 999];
-        WITH adjusted AS MATERIALIZED (
-            SELECT a.* FROM billing.adjusted_lines(
-                ARRAY(SELECT i FROM billing.invoices i WHERE i.id = ANY (part)),
-                ARRAY(SELECT l FROM billing.invoice_lines l WHERE l.invoice = ANY (part))) a
-        ), written AS (
-            UPDATE billing.invoice_lines l
-            SET discount_amount = a.discount_amount, discount_amounts = a.discount_amounts,
-                credit_amount = a.credit_amount, credit_amounts = a.credit_amounts,
-                tax_amount = coalesce(a.tax_amount, 0), taxes = CASE WHEN a.tax_amount IS NOT NULL THEN a.taxes END
-            FROM adjusted a
-            WHERE l.id = a.line
-              AND (l.discount_amount, l.discount_amounts, l.credit_amount, l.credit_amounts, l.tax_amount, l.taxes)
-                  IS DISTINCT FROM
-                  (a.discount_amount, a.discount_amounts, a.credit_amount, a.credit_amounts, a.tax_amount, a.taxes)
-        )
-        SELECT array_agg(DISTINCT l.invoice) INTO beyond
-        FROM adjusted a JOIN billing.invoice_lines l ON l.id = a.line WHERE a.tax_amount IS NULL;
-
-        UPDATE billing.invoices i
-        SET total_discount_amount = CASE WHEN fits THEN sums.discount ELSE 0 END,
-            total_credit_amount = CASE WHEN fits THEN sums.credit ELSE 0 END,
-            total_tax_amount = CASE WHEN fits THEN sums.tax ELSE 0 END,
-            total_exclusive_tax_amount = CASE WHEN fits THEN sums.exclusive_tax ELSE 0 END,
-            subtotal = CASE WHEN fits THEN sums.amount ELSE 0 END,
-            total = CASE WHEN fits THEN owed ELSE 0 END,
-            amount_due = CASE WHEN fits THEN greatest(owed, 0) ELSE 0 END,
-            finalization_error = CASE WHEN NOT fits THEN 'the total with tax is beyond the range of bigint' END
-        FROM (SELECT l.invoice, sum(l.amount) AS amount, sum(l.discount_amount) AS discount,
-                     sum(l.credit_amount) AS credit, sum(l.tax_amount) AS tax,
-                     sum(CASE WHEN l.taxes IS NULL THEN 0 ELSE (
-                         SELECT coalesce(sum((t.tax ->> 'amount')::bigint), 0) FROM jsonb_array_elements(l.taxes) t (tax)
-                         WHERE t.tax ->> 'tax_behavior' = 'exclusive') END) AS exclusive_tax
-              FROM billing.invoice_lines l WHERE l.invoice = ANY (part) GROUP BY l.invoice) sums
-        CROSS JOIN LATERAL (SELECT sums.amount - sums.discount - sums.credit + sums.exclusive_tax) t (owed)
-        CROSS JOIN LATERAL (
-            SELECT coalesce(sums.invoice <> ALL (beyond), true)
-                   AND greatest(abs(sums.amount), abs(sums.discount), abs(sums.credit), abs(sums.tax),
-                                abs(sums.exclusive_tax), abs(owed)) <= 9223372036854775807) f (fits)
-        WHERE i.id = sums.invoice;
+        PERFORM billing.write_adjustments(chosen[place : place + 999]);
     END LOOP;
 END $$;
 COMMENT ON FUNCTION billing.adjust_drafts(text[]) IS

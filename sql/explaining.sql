@@ -107,25 +107,23 @@ is by the meter''s aggregation: buckets of max, min, last and unique_count do no
 of the level. dimensions as a price''s dimension_filters. Internal.';
 
 CREATE FUNCTION billing.charge_of_credit(line billing.invoice_lines)
-RETURNS TABLE (id text, number text, amount bigint, charged tstzrange)
+RETURNS TABLE (amount bigint, charged tstzrange, note text)
 LANGUAGE sql STABLE ROWS 1 SET search_path = pg_catalog, pg_temp AS $$
-    SELECT c.id, coalesce(i.number, i.id), n.amount, tstzrange(c.period_start, c.period_end)
-    FROM billing.invoice_lines c
+    SELECT c.amount - n.amount, tstzrange(c.period_start, c.period_end),
+           concat('what invoice ', coalesce(i.number, i.id), ' charges for it',
+                  CASE WHEN n.amount <> 0 THEN ', less credit notes' END)
+    FROM billing.invoice_items x
+    CROSS JOIN LATERAL billing.charge_line(x.charge) c
     JOIN billing.invoices i ON i.id = c.invoice
-    -- Discounts are taken off once the charge is on an invoice; while it waited for one there were none.
-    CROSS JOIN LATERAL (VALUES (c.amount - c.discount_amount), (c.amount)) n (amount)
     CROSS JOIN LATERAL (
-        SELECT billing.prorated_amount(n.amount, tstzrange(($1).period_start, ($1).period_end),
-                                       tstzrange(c.period_start, c.period_end)) = -($1).amount) m (matches)
-    WHERE c.subscription_item = ($1).subscription_item AND c.price = ($1).price AND c.kind = 'licensed'
-      AND c.period_start <= ($1).period_start AND c.period_end >= ($1).period_end AND c.quantity = ($1).quantity
-      AND m.matches
-    ORDER BY i.created DESC, c.id DESC, n.amount
-    LIMIT 1
+        SELECT coalesce(sum(n.amount), 0)::bigint AS amount
+        FROM billing.credit_note_lines n JOIN billing.credit_notes o ON o.id = n.credit_note
+        WHERE n.invoice_line = c.id AND o.status = 'issued' AND o.created <= x.created) n
+    WHERE x.id = ($1).invoice_item
 $$;
 COMMENT ON FUNCTION billing.charge_of_credit(billing.invoice_lines) IS
-'The charge that an unused_time line gives part of back: its id, its invoice, what was charged net of discounts, and for
-which time. No row where it is not on any invoice. Internal.';
+'What an unused_time line gives back part of: what was charged, before discounts, for which time, and on which invoice.
+No row for any other line. Internal.';
 
 CREATE FUNCTION billing.lines_billed_before(line billing.invoice_lines)
 RETURNS TABLE (start_time timestamptz, end_time timestamptz, quantity numeric, amount bigint, note text)
@@ -212,7 +210,6 @@ DECLARE
     service tstzrange;
     whole tstzrange;
     charged bigint;
-    charged_by text;
     sum numeric;  -- of the steps so far
     rated bigint;
     step numeric;
@@ -247,13 +244,12 @@ BEGIN
         found.quantity, found.period_start, found.period_end) x;
 
     IF found.kind = 'unused_time' THEN
-        SELECT c.amount, c.number, c.charged INTO charged, charged_by, whole FROM billing.charge_of_credit(found) c;
+        SELECT c.amount, c.charged, c.note INTO charged, whole, why FROM billing.charge_of_credit(found) c;
     END IF;
     IF charged IS NOT NULL THEN
         sum := -billing.share_of_time(charged, service, whole);
         RETURN QUERY SELECT x.* FROM billing.explained(
-            'billed before', -charged, format('what invoice %s charges for it, less discounts', charged_by), NULL,
-            lower(whole), upper(whole)) x;
+            'billed before', -charged, why, NULL, lower(whole), upper(whole)) x;
         IF sum <> -charged THEN
             RETURN QUERY SELECT x.* FROM billing.explained(
                 'proration', sum + charged, 'stays charged: only part of that time is given back', NULL,
@@ -262,8 +258,7 @@ BEGIN
     ELSIF of_price.id IS NULL OR found.kind = 'unused_time' THEN
         sum := found.amount;
         RETURN QUERY SELECT x.* FROM billing.explained(
-            'given', sum, CASE found.kind WHEN 'unused_time' THEN 'back for a charge that is on no invoice yet'
-                                          ELSE 'as the item was added' END) x;
+            'given', sum, 'as the item was added') x;
     ELSE
         sum := billing.price_amount(terms, found.quantity);
         RETURN QUERY

@@ -22,9 +22,9 @@ CREATE TABLE billing.invoice_lines (
     taxes jsonb,
     discountable boolean NOT NULL DEFAULT true,
     invoice_item text COLLATE "C" REFERENCES billing.invoice_items,
-    -- Below zero only where usage that was discounted or paid by credit is given back.
+    -- Below zero only where what was discounted, or usage that was paid by credit, is given back.
     CONSTRAINT invoice_lines_discount_amount_positive
-        CHECK (discount_amount >= 0 OR kind IN ('usage', 'late_usage') AND discount_amount >= amount),
+        CHECK (discount_amount >= 0 OR kind IN ('usage', 'late_usage', 'unused_time') AND discount_amount >= amount),
     CONSTRAINT invoice_lines_credit_amount_positive
         CHECK (credit_amount >= 0 OR kind IN ('usage', 'late_usage') AND credit_amount >= amount),
     CONSTRAINT invoice_lines_period_ordered
@@ -33,7 +33,8 @@ CREATE TABLE billing.invoice_lines (
 );
 CREATE INDEX invoice_lines_invoice_idx ON billing.invoice_lines (invoice);
 CREATE INDEX invoice_lines_invoice_item_idx ON billing.invoice_lines (invoice_item) WHERE invoice_item IS NOT NULL;
-CREATE INDEX invoice_lines_given_back_idx ON billing.invoice_lines (invoice) WHERE kind = 'late_usage' AND amount < 0;
+CREATE INDEX invoice_lines_given_back_idx ON billing.invoice_lines (invoice)
+    WHERE kind IN ('usage', 'late_usage', 'unused_time') AND amount < 0;
 CREATE INDEX invoice_lines_subscription_item_idx ON billing.invoice_lines (subscription_item, period_start);
 COMMENT ON TABLE billing.invoice_lines IS
 'The lines of invoices, each rounded once. Those of a finalized invoice never change.';
@@ -59,9 +60,9 @@ COMMENT ON COLUMN billing.invoice_lines.kind IS
 invoiced), unused_time (given back of a licensed item) or item (added by hand).';
 COMMENT ON COLUMN billing.invoice_lines.discountable IS
 'Whether discounts may take something off; a line below zero is never discounted, whatever this says.';
-COMMENT ON COLUMN billing.invoice_lines.discount_amount IS 
-'What discounts take off the amount, in minor units. Below zero on a line of usage below zero: its share of what they
-took off the lines that it corrects.';
+COMMENT ON COLUMN billing.invoice_lines.discount_amount IS
+'What discounts take off the amount, in minor units. Below zero on a line that gives usage or unused time back: its share
+of what they took off the lines that had billed it.';
 COMMENT ON COLUMN billing.invoice_lines.discount_amounts IS
 'discount_amount by discount, in the order in which they applied: [{"discount", "amount"}]. NULL where none applies.';
 COMMENT ON COLUMN billing.invoice_lines.credit_amount IS
@@ -77,7 +78,7 @@ of the line''s amount) or exclusive (on top), taxability_reason standard_rated, 
 reverse_charge. NULL where there is no rate.';
 COMMENT ON COLUMN billing.invoice_lines.invoice_item IS 'The invoice item that it came from; NULL without one.';
 COMMENT ON INDEX billing.invoice_lines_invoice_item_idx IS 'Finds the line of an invoice item.';
-COMMENT ON INDEX billing.invoice_lines_given_back_idx IS 'Finds the invoices that give usage back.';
+COMMENT ON INDEX billing.invoice_lines_given_back_idx IS 'Finds the invoices that give something back.';
 COMMENT ON INDEX billing.invoice_lines_invoice_idx IS 'Finds the lines of an invoice.';
 COMMENT ON INDEX billing.invoice_lines_subscription_item_idx IS 'Finds what was billed for an item and period.';
 SELECT pg_catalog.pg_extension_config_dump('billing.invoice_lines', '');

@@ -1,25 +1,42 @@
--- Proration of licensed items: what was charged is given back from what was really charged, by the second.
+-- Proration of licensed items: what was charged is given back from what was really charged, by the second. Amounts are those before
+-- discounts: what is given back takes its share of the discounts of the charge with it, once these stand (billing.adjusted_lines).
 
-CREATE FUNCTION billing.expected_discount(item billing.invoice_items) RETURNS bigint
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT CASE WHEN ($1).discountable AND ($1).amount > 0
-                     AND EXISTS (SELECT FROM billing.discounts d WHERE d.customer = ($1).customer)
-                THEN coalesce((
-                    SELECT l.discount_amount
-                    FROM billing.subscriptions s CROSS JOIN LATERAL billing.preview_invoice(s.id, s.current_period_end) l
-                    WHERE s.id = ($1).subscription AND l.invoice_item = ($1).id), 0)
-                ELSE 0 END
+CREATE FUNCTION billing.charge_line(charge text) RETURNS SETOF billing.invoice_lines
+LANGUAGE sql STABLE ROWS 1 SET search_path = pg_catalog, pg_temp AS $$
+    SELECT c.* FROM (
+        SELECT l.* FROM billing.invoice_lines l WHERE l.invoice_item = $1
+        UNION ALL
+        SELECT n.* FROM billing.invoice_lines l
+        JOIN billing.invoice_lines n
+          ON (n.subscription_item, n.period_start, n.period_end, n.price, n.quantity, n.kind)
+             = (l.subscription_item, l.period_start, l.period_end, l.price, l.quantity, l.kind)
+         AND n.invoice_item IS NULL
+        WHERE l.id = $1) c
+    ORDER BY c.id DESC LIMIT 1
 $$;
-COMMENT ON FUNCTION billing.expected_discount(billing.invoice_items) IS
-'What discounts will take off an item that waits for the next invoice of a subscription, as that stands now. Internal.';
+COMMENT ON FUNCTION billing.charge_line(text) IS
+'The line of a charge for a licensed item, given as in billing.invoice_items.charge; where its invoice was made anew, that
+of the latest. No row while it waits for an invoice. Internal.';
+
+CREATE FUNCTION billing.giving_back(charged text[], among text[]) RETURNS text[]
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+RETURN ARRAY(SELECT DISTINCT l.invoice
+             FROM billing.invoice_lines l
+             JOIN billing.invoice_items x ON x.id = l.invoice_item
+             CROSS JOIN LATERAL billing.charge_line(x.charge) c
+             WHERE l.invoice = ANY (among) AND l.kind = 'unused_time' AND l.amount < 0
+               AND c.invoice = ANY (charged) AND c.invoice <> l.invoice
+             ORDER BY l.invoice);
+COMMENT ON FUNCTION billing.giving_back(text[], text[]) IS
+'Which of some invoices give back unused time that other ones have charged, so go by the discounts there. Internal.';
 
 CREATE FUNCTION billing.open_charges(item text, at timestamptz)
-RETURNS TABLE (price text, quantity numeric, amount bigint, charged tstzrange, open tstzrange, tax_rates text[])
+RETURNS TABLE (id text, price text, quantity numeric, amount bigint, charged tstzrange, open tstzrange, tax_rates text[])
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     WITH charges AS (
-        SELECT l.kind, l.price, l.quantity,
-               l.amount - l.discount_amount - (
-                   SELECT coalesce(sum(n.amount - n.discount_amount), 0)::bigint
+        SELECT coalesce(x.id, l.id) AS id, l.kind, l.price, l.quantity,
+               l.amount - (
+                   SELECT coalesce(sum(n.amount), 0)::bigint
                    FROM billing.credit_note_lines n JOIN billing.credit_notes o ON o.id = n.credit_note
                    WHERE n.invoice_line = l.id AND o.status = 'issued') AS amount,
                l.period_start, l.period_end,
@@ -42,12 +59,11 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
           AND i.status <> 'void' AND NOT (i.status = 'draft' AND i.auto_advance AND billing.is_waived(i, s))
         UNION ALL
         -- Taxed as it is by the invoice that takes both.
-        SELECT x.kind, x.price, x.quantity, x.amount - billing.expected_discount(x), x.period_start, x.period_end,
-               x.created, right(x.id, 32), NULL
+        SELECT x.id, x.kind, x.price, x.quantity, x.amount, x.period_start, x.period_end, x.created, right(x.id, 32), NULL
         FROM billing.invoice_items x
         WHERE x.subscription_item = item AND x.invoice IS NULL AND x.period_end > at
     )
-    SELECT d.price, d.quantity, d.amount, tstzrange(d.period_start, d.period_end), tstzrange(s.opens, e.closes),
+    SELECT d.id, d.price, d.quantity, d.amount, tstzrange(d.period_start, d.period_end), tstzrange(s.opens, e.closes),
            d.tax_rates
     FROM charges d
     CROSS JOIN LATERAL (SELECT greatest(d.period_start, at)) s (opens)
@@ -60,36 +76,38 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     ORDER BY d.period_start, d.created, d.place
 $$;
 COMMENT ON FUNCTION billing.open_charges(text, timestamptz) IS
-'What was charged for a licensed item and covers time after a moment, net of discounts and credit notes, and which of that
-time has been neither given back nor charged anew: on invoices that neither are void nor become it, as collection is paused,
-and in what waits for one (tax_rates NULL: not known yet). Internal.';
+'What was charged for a licensed item and covers time after a moment, before discounts and net of credit notes, and which of
+that time has been neither given back nor charged anew: on invoices that neither are void nor become it, as collection is
+paused, and in what waits for one (tax_rates NULL: not known yet). id: of its invoice item, or else of its line. Internal.';
 
 CREATE FUNCTION billing.prorate(
     subscription billing.subscriptions, item text, kind text, price text, quantity numeric, amount bigint,
-    part tstzrange, as_of timestamptz, tax_rates text[] DEFAULT NULL
+    part tstzrange, as_of timestamptz, charge text DEFAULT NULL, tax_rates text[] DEFAULT NULL
 ) RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
     INSERT INTO billing.invoice_items
         (customer, currency, subscription, subscription_item, price, kind, description, quantity, amount,
-         period_start, period_end, created, discountable, tax_rates)
+         period_start, period_end, created, discountable, charge, tax_rates)
     SELECT subscription.customer, subscription.currency, subscription.id, item, p.id, kind,
            CASE kind WHEN 'unused_time' THEN 'Unused time: ' ELSE 'Remaining time: ' END
                || quantity || ' × ' || billing.price_label(p),
-           quantity, amount, lower(part), upper(part), as_of, kind = 'licensed', prorate.tax_rates
+           quantity, amount, lower(part), upper(part), as_of, kind = 'licensed', prorate.charge,
+           prorate.tax_rates
     FROM billing.prices p
     WHERE p.id = prorate.price
 $$;
 COMMENT ON FUNCTION billing.prorate(
-    billing.subscriptions, text, text, text, numeric, bigint, tstzrange, timestamptz, text[]) IS
+    billing.subscriptions, text, text, text, numeric, bigint, tstzrange, timestamptz, text, text[]) IS
 'Notes that part of a licensed item''s period is given back (kind unused_time) or charged (licensed); the next invoice
-of the subscription takes it. tax_rates: those of what is given back; NULL: as any line of that invoice. Internal.';
+of the subscription takes it. charge, tax_rates: those of what is given back; tax_rates NULL: as any line of that invoice.
+Internal.';
 
 CREATE FUNCTION billing.credit_unused(
     subscription billing.subscriptions, item text, at timestamptz, as_of timestamptz
 ) RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
     SELECT billing.prorate($1, item, 'unused_time', c.price, c.quantity,
-                           -billing.prorated_amount(c.amount, c.open, c.charged), c.open, as_of, c.tax_rates)
+                           -billing.prorated_amount(c.amount, c.open, c.charged), c.open, as_of, c.id, c.tax_rates)
     FROM billing.open_charges(item, at) c
     WHERE c.amount <> 0
 $$;

@@ -12,13 +12,16 @@ BEGIN
     IF NOT EXISTS (SELECT FROM billing.discounts) THEN
         RETURN;
     END IF;
+    -- The discounts of the charges that some of them give back may have changed since.
+    PERFORM billing.adjust_drafts(billing.giving_back(redeem_discounts.invoices, redeem_discounts.invoices));
     pending := ARRAY(SELECT i.id FROM billing.invoices i LEFT JOIN billing.subscriptions s ON s.id = i.subscription
                      WHERE i.id = ANY (redeem_discounts.invoices) AND i.status = 'draft'
                        AND NOT billing.is_waived(i, s)
-                       -- Usage given back may have brought the sum to zero.
+                       -- What is given back may have brought the sum to zero.
                        AND (i.total_discount_amount <> 0
                             OR EXISTS (SELECT FROM billing.invoice_lines l
-                                       WHERE l.invoice = i.id AND l.kind IN ('usage', 'late_usage') AND l.amount < 0)));
+                                       WHERE l.invoice = i.id AND l.kind IN ('usage', 'late_usage', 'unused_time')
+                                         AND l.amount < 0)));
     LOOP
         -- By time and then subscription, as they get their numbers.
         SELECT array_agg(u.discount ORDER BY u.created, u.subscription, u.invoice),
@@ -43,12 +46,13 @@ BEGIN
                          JOIN billing.discounts x ON x.id = u.discount AND x.redeemed_invoice <> u.invoice
                          ORDER BY u.invoice);
         EXIT WHEN cardinality(pending) = 0;
-        PERFORM billing.adjust_drafts(pending);
+        PERFORM billing.adjust_drafts(pending || billing.giving_back(pending, redeem_discounts.invoices));
     END LOOP;
 END $$;
 COMMENT ON FUNCTION billing.redeem_discounts(text[]) IS
 'Uses up the discounts of duration once that rated drafts about to be finalized show: the first invoice takes each, and
-the others are adjusted and added up again. Before billing.apply_credits. The caller holds their locks. Internal.';
+the others are adjusted and added up again, as is what gives back a charge of theirs. Before billing.apply_credits. The
+caller holds their locks. Internal.';
 
 CREATE FUNCTION billing.credit_used(credit_grant text, line billing.invoice_lines) RETURNS bigint
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp

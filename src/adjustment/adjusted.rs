@@ -83,18 +83,23 @@ impl AdjustedLine {
     }
 }
 
-/// A line names a tax rate that the invoice does not describe.
+/// What a line names and the invoice does not have.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UnknownTaxRate(pub String);
+pub enum Unknown {
+    TaxRate(String),
+    Line(usize),
+}
 
-impl fmt::Display for UnknownTaxRate {
+impl fmt::Display for Unknown {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            formatter,
-            "tax rate {:?} of a line is not among the invoice's tax_rates",
-            self.0
-        )
+        match self {
+            Unknown::TaxRate(id) => write!(
+                formatter,
+                "tax rate {id:?} of a line is not among the invoice's tax_rates"
+            ),
+            Unknown::Line(place) => write!(formatter, "there is no line {place} for another one to reverse"),
+        }
     }
 }
 
-impl std::error::Error for UnknownTaxRate {}
+impl std::error::Error for Unknown {}

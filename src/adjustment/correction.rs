@@ -1,4 +1,4 @@
-//! What a line that gives usage back takes back with it: the discounts and the credit of the lines that billed it.
+//! What a line that gives usage or unused time back takes back with it: the discounts and the credit of the lines that billed it.
 
 use serde::Deserialize;
 
@@ -29,13 +29,28 @@ pub struct Part {
     pub amount: i64,
 }
 
+impl Correction {
+    /// A charge with the discounts that it has got on the same invoice. It has no credit yet.
+    pub(super) fn of(amount: i64, charge: &AdjustedLine) -> Correction {
+        let part = |(id, amount): &(String, i64)| Part {
+            id: id.clone(),
+            amount: *amount,
+        };
+        Correction {
+            amount,
+            // Parts of one amount, so their sum fits.
+            discount_amount: charge.discounts.iter().map(|(_, amount)| amount).sum(),
+            credit_amount: 0,
+            discounts: charge.discounts.iter().map(part).collect(),
+            credits: Vec::new(),
+        }
+    }
+}
+
 /// What stays billed keeps its share of the discounts, rounded, and of the credit for what they leave of it; all else goes with what is
 /// given back. So whoever gives everything back, in however many steps, gives back what was charged, and never more on the way.
-pub(super) fn apply(line: &Line, adjusted: &mut AdjustedLine) {
-    let Some(billed) = line.corrects.as_ref().filter(|billed| billed.amount > 0) else {
-        return;
-    };
-    if line.amount >= 0 {
+pub(super) fn apply(line: &Line, billed: &Correction, adjusted: &mut AdjustedLine) {
+    if line.amount >= 0 || billed.amount <= 0 {
         return;
     }
     let amount = i128::from(billed.amount);

@@ -38,6 +38,8 @@ pub struct Line {
     pub period_end: DateTime<Utc>,
     /// Ids of the rates that it bears.
     pub tax_rates: Vec<String>,
-    /// What it gives back a part of, when it is below zero.
+    /// What it gives back a part of, when it is below zero and that is on other invoices.
     pub corrects: Option<Correction>,
+    /// The line of this invoice, counted from 1, that it gives back a part of.
+    pub reverses: Option<usize>,
 }

@@ -9,7 +9,7 @@ mod invoice;
 mod percent;
 mod tax;
 
-pub use adjusted::{Adjusted, AdjustedLine, Tax, UnknownTaxRate};
+pub use adjusted::{Adjusted, AdjustedLine, Tax, Unknown};
 pub use correction::{Correction, Part};
 pub use credit::{Category, Grant};
 pub use discount::{Discount, Off};
@@ -23,14 +23,24 @@ mod tests;
 /// What lines below zero take back of earlier ones, discounts in their order, credit in the order of the grants, then tax on what is left.
 ///
 /// # Errors
-/// A line names a tax rate that the invoice does not describe.
-pub fn adjust(invoice: &Invoice) -> Result<Adjusted, UnknownTaxRate> {
+/// A line names a tax rate or a line that the invoice does not have.
+pub fn adjust(invoice: &Invoice) -> Result<Adjusted, Unknown> {
     let mut lines: Vec<AdjustedLine> = invoice.lines.iter().map(AdjustedLine::of).collect();
     for (line, adjusted) in std::iter::zip(&invoice.lines, &mut lines) {
-        correction::apply(line, adjusted);
+        if let Some(billed) = &line.corrects {
+            correction::apply(line, billed, adjusted);
+        }
     }
     for discount in &invoice.discounts {
         discount::apply(discount, invoice, &mut lines);
+    }
+    for (place, line) in invoice.lines.iter().enumerate() {
+        if let Some(reversed) = line.reverses {
+            let charge = reversed.checked_sub(1).and_then(|place| lines.get(place));
+            let charge = charge.ok_or(Unknown::Line(reversed))?;
+            let billed = Correction::of(invoice.lines[reversed - 1].amount, charge);
+            correction::apply(line, &billed, &mut lines[place]);
+        }
     }
     credit::apply(invoice, &mut lines);
     for (line, adjusted) in std::iter::zip(&invoice.lines, &mut lines) {

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::{Invoice, Line, Percent, Tax, UnknownTaxRate, round};
+use super::{Invoice, Line, Percent, Tax, Unknown, round};
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -44,13 +44,13 @@ impl Taxability {
 }
 
 /// The taxes of a line of which `rest` is left. Below zero they are below zero: what is given back had its tax, too.
-pub(super) fn taxes(line: &Line, rest: i64, invoice: &Invoice) -> Result<Vec<Tax>, UnknownTaxRate> {
+pub(super) fn taxes(line: &Line, rest: i64, invoice: &Invoice) -> Result<Vec<Tax>, Unknown> {
     let rates: Vec<&TaxRate> = line
         .tax_rates
         .iter()
         .map(|id| {
             let known = invoice.tax_rates.iter().find(|rate| rate.id == *id);
-            known.ok_or_else(|| UnknownTaxRate(id.clone()))
+            known.ok_or_else(|| Unknown::TaxRate(id.clone()))
         })
         .collect::<Result<_, _>>()?;
     let exempt = match invoice.tax_exempt {

@@ -351,6 +351,8 @@ stories! {
     price_swap_metered
     proration_date
     proration_discounts
+    proration_of_drafts
+    proration_waiting
     quantity_change
     regenerate
     regenerate_before_change

@@ -318,11 +318,42 @@ fn taxes_that_bigint_cannot_hold_together_are_said_to_be_beyond_it() {
     assert_eq!(lines(&one)[0].tax_amount(), Some(i64::MIN));
 }
 
+/// 5.00 off 10.00 and 20.00 are 1.66 and 3.34. Of the 20.00 a quarter is given back: three quarters keep 2.505, rounded 2.51.
+#[test]
+fn what_is_given_back_of_a_line_takes_its_share_of_what_that_has_got_here() {
+    let back = |amount| Line {
+        reverses: Some(2),
+        ..seat(amount)
+    };
+    let given = |of: &[Line]| lines(&with_discounts(of, &[Off::Amount(500), percent_off("50")]));
+    let all = given(&[seat(1000), seat(2000), back(-500)]);
+    let parts = |line: &AdjustedLine| line.discounts.clone();
+    // Half of what 1.66 and 3.34 leave: 4.17 and 8.33, so 11.67 off 20.00; three quarters of it are 8.7525.
+    assert_eq!(parts(&all[1]), [("a".into(), 334), ("b".into(), 833)]);
+    assert_eq!(parts(&all[2]), [("a".into(), -83), ("b".into(), -209)]);
+    assert_eq!(all[2].rest, -208);
+    let gone = given(&[seat(1000), seat(2000), back(-2000)]);
+    assert_eq!(gone[1].rest + gone[2].rest, 0);
+    // What asks for something gives nothing back.
+    assert_eq!(parts(&given(&[seat(1000), seat(0), back(10)])[2]).len(), 2);
+}
+
+#[test]
+fn a_line_that_is_not_there_is_not_reversed() {
+    for place in [0, 2] {
+        let line = Line {
+            reverses: Some(place),
+            ..seat(-1)
+        };
+        assert_eq!(adjust(&invoice(&[line])), Err(Unknown::Line(place)));
+    }
+}
+
 #[test]
 fn a_rate_that_nobody_describes_is_an_error() {
     let mut invoice = invoice(&[seat(1)]);
     invoice.lines[0].tax_rates.push("txr_1".into());
-    assert_eq!(adjust(&invoice), Err(UnknownTaxRate("txr_1".into())));
+    assert_eq!(adjust(&invoice), Err(Unknown::TaxRate("txr_1".into())));
 }
 
 #[test]

@@ -63,6 +63,7 @@ const FOR_READING: &[&str] = &[
     "cancellation_time",
     "changed_metadata",
     "changes_of_phase",
+    "charge_line",
     "charge_of_credit",
     "collection_paused",
     "configured_anchor",
@@ -78,7 +79,6 @@ const FOR_READING: &[&str] = &[
     "day_of_month",
     "due_before",
     "exclusive_tax",
-    "expected_discount",
     "explain_invoice_line",
     "explained",
     "explained_usage",
@@ -86,6 +86,7 @@ const FOR_READING: &[&str] = &[
     "finalizes_at",
     "first_anchor",
     "is_waived",
+    "giving_back",
     "item_charge",
     "item_period",
     "late_usage_lines",
@@ -301,6 +302,7 @@ const FOR_ADMINISTERING: &[&str] = &[
     "void_credit_grant",
     "void_credit_note",
     "void_invoice",
+    "write_adjustments",
 ];
 
 /// Tables that an application keeps by plain INSERT and UPDATE.

@@ -90,6 +90,9 @@ struct Charge {
     invoiced: Option<Micros>,
 }
 
+/// A line that waits for its invoice, and the charge that it gives back.
+type Waiting = (Line, Option<usize>);
+
 struct Item {
     price: &'static Price,
     quantity: i64,
@@ -144,7 +147,7 @@ struct Course<'a> {
     items: Vec<Item>,
     charges: Vec<Charge>,
     segments: Vec<Segment>,
-    waiting: Vec<Line>,
+    waiting: Vec<Waiting>,
     lists: [Lists<'a>; 2],
     current: Span,
     ends_with_period: bool,
@@ -186,15 +189,26 @@ impl<'a> Course<'a> {
         created: Micros,
         at_once: bool,
         usage: Vec<Segment>,
-        mut fixed: Vec<Line>,
+        fixed: Vec<Waiting>,
     ) {
         // The last one of a subscription may have nothing but what came late.
         if usage.is_empty() && fixed.is_empty() && reason != "subscription_cycle" {
             return;
         }
-        for line in fixed.iter_mut().filter(|line| line.amount > 0) {
-            line.discount = discount(&self.lists, created, line.end, line.amount);
-        }
+        let fixed = fixed.into_iter().map(|(mut line, gives_back)| {
+            line.discount = match gives_back {
+                None => discount(&self.lists, created, line.end, line.amount),
+                // What stays charged keeps its part of the discounts that the charge has on its own invoice.
+                Some(n) => {
+                    let charge = &self.charges[n];
+                    let whole = discount(&self.lists, charge.invoiced.unwrap(), charge.end, charge.amount);
+                    let kept = i128::from(charge.amount + line.amount);
+                    nearest(i128::from(whole) * kept, i128::from(charge.amount)) - whole
+                }
+            };
+            line
+        });
+        let fixed = fixed.collect();
         let run = self.history.run_at(if at_once { created } else { created + GRACE });
         let made = self.history.run_at(created);
         if let Some(known) = run.or(made) {
@@ -213,7 +227,7 @@ impl<'a> Course<'a> {
     }
 
     /// Licensed items in advance, for the period that begins.
-    fn advance(&mut self, created: Micros) -> Vec<Line> {
+    fn advance(&mut self, created: Micros) -> Vec<Waiting> {
         let Span { start, end, whole } = self.current;
         let mut lines = Vec::new();
         for (n, item) in self.items.iter().enumerate() {
@@ -241,7 +255,7 @@ impl<'a> Course<'a> {
                 open_until: end,
                 invoiced: Some(created),
             });
-            lines.push(Line {
+            let line = Line {
                 kind: "licensed",
                 price: item.price.id(),
                 start,
@@ -251,7 +265,8 @@ impl<'a> Course<'a> {
                 discount: 0,
                 credit: 0,
                 tax: 0,
-            });
+            };
+            lines.push((line, None));
         }
         lines
     }
@@ -306,7 +321,7 @@ impl<'a> Course<'a> {
         }
     }
 
-    fn take_waiting(&mut self, created: Micros) -> Vec<Line> {
+    fn take_waiting(&mut self, created: Micros) -> Vec<Waiting> {
         for charge in &mut self.charges {
             charge.invoiced.get_or_insert(created);
         }
@@ -321,16 +336,13 @@ impl<'a> Course<'a> {
             if charge.item != item || from >= charge.open_until {
                 continue;
             }
-            // On an invoice to come it would have the coupons of now.
-            let created = charge.invoiced.unwrap_or(self.current.end);
-            let net = charge.amount - discount(&self.lists, created, charge.end, charge.amount);
             let until = charge.open_until;
             let amount = -rounded(
-                i128::from(net) * i128::from(until - from),
+                i128::from(charge.amount) * i128::from(until - from),
                 i128::from(charge.end - charge.start),
             );
-            if net != 0 {
-                self.waiting.push(Line {
+            if charge.amount != 0 {
+                let line = Line {
                     kind: "unused_time",
                     price: charge.price.id(),
                     start: from,
@@ -340,7 +352,8 @@ impl<'a> Course<'a> {
                     discount: 0,
                     credit: 0,
                     tax: 0,
-                });
+                };
+                self.waiting.push((line, Some(n)));
             }
             self.charges[n].open_until = from;
         }
@@ -375,7 +388,7 @@ impl<'a> Course<'a> {
             open_until: end,
             invoiced: None,
         });
-        self.waiting.push(Line {
+        let line = Line {
             kind: "licensed",
             price: item.price.id(),
             start: since,
@@ -385,7 +398,8 @@ impl<'a> Course<'a> {
             discount: 0,
             credit: 0,
             tax: 0,
-        });
+        };
+        self.waiting.push((line, None));
     }
 
     /// What an item has used at its price until now is billed by itself.

@@ -44,7 +44,7 @@ const fn sabotage(
     }
 }
 
-const ALL: [Sabotage; 9] = [
+const ALL: [Sabotage; 10] = [
     sabotage(
         "late usage is billed as a whole",
         "late_usage_lines",
@@ -89,9 +89,16 @@ const ALL: [Sabotage; 9] = [
     ),
     sabotage(
         "unused time is given back by its list price",
-        "open_charges",
-        "l.amount - l.discount_amount - (",
-        "l.amount - (",
+        "adjusted_lines",
+        "WHERE p.charge IS NOT NULL AND c.discount_amount > 0",
+        "WHERE false",
+        By::Model,
+    ),
+    sabotage(
+        "unused time of a charge on the same invoice is given back by its list price",
+        "adjusted_lines",
+        "'reverses', r.place",
+        "'reverses', NULL",
         By::Model,
     ),
     sabotage(
