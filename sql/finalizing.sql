@@ -72,6 +72,25 @@ END $$;
 COMMENT ON FUNCTION billing.make_invoice_prefixes(text[]) IS
 'Gives an invoice_prefix to those of some customers that have none. Internal.';
 
+CREATE FUNCTION billing.lock_to_finalize(customers text[], coupons text[] DEFAULT '{}') RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
+BEGIN
+    PERFORM FROM billing.discounts x
+    WHERE x.customer = ANY (customers) AND x.ended_at IS NULL ORDER BY x.id FOR NO KEY UPDATE;
+    PERFORM FROM billing.coupons c WHERE c.id = ANY (coupons) ORDER BY c.id FOR NO KEY UPDATE;
+    PERFORM FROM billing.credit_grants g
+    WHERE g.customer = ANY (customers) AND g.balance > 0 ORDER BY g.id FOR NO KEY UPDATE;
+    PERFORM FROM billing.customers c WHERE c.id = ANY (customers) ORDER BY c.id FOR NO KEY UPDATE;
+    PERFORM FROM billing.invoice_numbers n
+    WHERE n.prefix = CASE billing.invoice_numbering() WHEN 'account' THEN 'INV' END
+       OR n.prefix IN (SELECT c.invoice_prefix FROM billing.customers c
+                       WHERE c.id = ANY (customers) AND billing.invoice_numbering() = 'customer')
+    ORDER BY n.prefix FOR NO KEY UPDATE;
+END $$;
+COMMENT ON FUNCTION billing.lock_to_finalize(text[], text[]) IS
+'Locks, in the order of all locks, whatever invoices of some customers may use up or count when they become final, for who
+finalizes twice in one transaction: the second time would lock some of it after the numbers. Also some coupons. Internal.';
+
 CREATE FUNCTION billing.finalize_drafts(invoices text[], as_of timestamptz DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'
 SET plan_cache_mode = force_custom_plan SET jit = off AS $$
@@ -223,6 +242,23 @@ COMMENT ON FUNCTION billing.finalize_drafts(text[], timestamptz) IS
 'Finalizes rated drafts, but for those with a finalization_error: gives numbers, applies customer balances and minimum
 charges, makes them open, or paid when nothing is due; what was created while collection was paused it then voids or gives
 up. finalized_at is as_of, or that of billing.finalizes_at when as_of is NULL. The caller holds their locks. Internal.';
+
+CREATE FUNCTION billing.finalize_beside_folding(invoices text[], as_of timestamptz DEFAULT NULL) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
+DECLARE
+    marks billing.late_usage_marks[] := ARRAY(
+        SELECT m FROM billing.late_usage_marks m
+        WHERE m.subscription IN (SELECT i.subscription FROM billing.invoices i
+                                 WHERE i.id = ANY (finalize_beside_folding.invoices)));
+BEGIN
+    PERFORM billing.finalize_drafts(invoices, as_of);
+    INSERT INTO billing.late_usage_marks
+    SELECT m.subscription, m.event_name, m.day, true FROM unnest(marks) m ON CONFLICT DO NOTHING;
+    PERFORM billing.mark_invoiced_usage(i.id) FROM unnest(invoices) i (id);
+END $$;
+COMMENT ON FUNCTION billing.finalize_beside_folding(text[], timestamptz) IS
+'billing.finalize_drafts() for a caller that did not call billing.lock_usage(): what is being folded meanwhile is on the next
+invoice, as all that comes late. Internal.';
 
 CREATE FUNCTION billing.set_next_invoice_sequence(
     next_invoice_sequence bigint, customer text DEFAULT NULL

@@ -46,7 +46,8 @@ BEGIN
                          JOIN billing.discounts x ON x.id = u.discount AND x.redeemed_invoice <> u.invoice
                          ORDER BY u.invoice);
         EXIT WHEN cardinality(pending) = 0;
-        PERFORM billing.adjust_drafts(pending || billing.giving_back(pending, redeem_discounts.invoices));
+        PERFORM billing.adjust_drafts(pending);
+        PERFORM billing.adjust_drafts(billing.giving_back(pending, redeem_discounts.invoices));
     END LOOP;
 END $$;
 COMMENT ON FUNCTION billing.redeem_discounts(text[]) IS

@@ -365,21 +365,10 @@ BEGIN
         SELECT s.customer FROM billing.subscriptions s WHERE s.id = ANY (subscriptions)
         UNION SELECT i.customer FROM billing.invoices i WHERE i.id = ANY (drafts)
         UNION SELECT h.customer FROM billing.subscription_schedules h WHERE h.id = ANY (schedules));
-    PERFORM FROM billing.discounts x
-    WHERE x.customer = ANY (customers) AND x.ended_at IS NULL ORDER BY x.id FOR NO KEY UPDATE;
-    PERFORM FROM billing.coupons c
-    WHERE c.id IN (SELECT k.coupon #>> '{}' FROM billing.subscription_schedules h
-                   CROSS JOIN LATERAL jsonb_path_query(h.phases, '$.**.coupon') k (coupon)
-                   WHERE h.id = ANY (schedules))
-    ORDER BY c.id FOR NO KEY UPDATE;
-    PERFORM FROM billing.credit_grants g
-    WHERE g.customer = ANY (customers) AND g.balance > 0 ORDER BY g.id FOR NO KEY UPDATE;
-    PERFORM FROM billing.customers c WHERE c.id = ANY (customers) ORDER BY c.id FOR NO KEY UPDATE;
-    PERFORM FROM billing.invoice_numbers n
-    WHERE n.prefix = CASE billing.invoice_numbering() WHEN 'account' THEN 'INV' END
-       OR n.prefix IN (SELECT c.invoice_prefix FROM billing.customers c
-                       WHERE c.id = ANY (customers) AND billing.invoice_numbering() = 'customer')
-    ORDER BY n.prefix FOR NO KEY UPDATE;
+    PERFORM billing.lock_to_finalize(customers, ARRAY(
+        SELECT k.coupon #>> '{}' FROM billing.subscription_schedules h
+        CROSS JOIN LATERAL jsonb_path_query(h.phases, '$.**.coupon') k (coupon)
+        WHERE h.id = ANY (schedules)));
 END $$;
 COMMENT ON FUNCTION billing.lock_due_changes(timestamptz, boolean) IS
 'Locks, in the order of all locks, what a run will, where something due takes numbers before the run has locked all that

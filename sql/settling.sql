@@ -27,7 +27,6 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     found billing.invoices;
     settled boolean := true;
-    marks billing.late_usage_marks[];
 BEGIN
     -- It waits for no run before it has what runs lock first: its caller may hold what that run waits for.
     IF EXISTS (SELECT FROM billing.invoices i
@@ -60,15 +59,10 @@ BEGIN
                 USING ERRCODE = 'object_not_in_prerequisite_state',
                       HINT = 'Add some with billing.create_invoice_item, or delete it by billing.delete_draft_invoice.';
         END IF;
-        IF NOT settled THEN
-            marks := ARRAY(SELECT m FROM billing.late_usage_marks m WHERE m.subscription = found.subscription);
-        END IF;
-        PERFORM billing.finalize_drafts(ARRAY[invoice], as_of);
-        IF NOT settled THEN
-            -- What is being folded meanwhile is on the next invoice, as all that comes late.
-            INSERT INTO billing.late_usage_marks
-            SELECT m.subscription, m.event_name, m.day, true FROM unnest(marks) m ON CONFLICT DO NOTHING;
-            PERFORM billing.mark_invoiced_usage(invoice);
+        IF settled THEN
+            PERFORM billing.finalize_drafts(ARRAY[invoice], as_of);
+        ELSE
+            PERFORM billing.finalize_beside_folding(ARRAY[invoice], as_of);
         END IF;
     END IF;
     RETURN invoice;

@@ -282,12 +282,28 @@ sent. Of a backdated subscription it holds every period since the start, usage t
 lines. Internal.';
 
 CREATE FUNCTION billing.finalize_now(drafts text[], as_of timestamptz) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
 #variable_conflict use_column
+DECLARE
+    earlier text[];
 BEGIN
-    PERFORM billing.finalize_drafts(ARRAY(
+    finalize_now.drafts := ARRAY(
+        SELECT i.id FROM billing.invoices i WHERE i.id = ANY (finalize_now.drafts) AND i.auto_advance);
+    earlier := ARRAY(
         SELECT i.id FROM billing.invoices i
-        WHERE i.id = ANY (finalize_now.drafts) AND i.auto_advance), finalize_now.as_of);
+        WHERE i.subscription IN (SELECT d.subscription FROM billing.invoices d WHERE d.id = ANY (finalize_now.drafts))
+          AND i.id <> ALL (finalize_now.drafts) AND i.status = 'draft' AND i.auto_advance
+          AND i.created <= finalize_now.as_of - billing.setting_interval('finalization_delay')
+        ORDER BY i.id FOR NO KEY UPDATE);
+    IF earlier <> '{}' THEN
+        -- A run on time had come to them before: their turn for credit, a coupon for once, the balance and numbers was then.
+        PERFORM billing.rate_drafts(earlier);
+        PERFORM billing.lock_to_finalize(ARRAY(SELECT DISTINCT i.customer FROM billing.invoices i WHERE i.id = ANY (earlier)));
+        PERFORM billing.finalize_beside_folding(earlier);
+        PERFORM billing.adjust_drafts(finalize_now.drafts);
+    END IF;
+    PERFORM billing.finalize_drafts(drafts, finalize_now.as_of);
 END $$;
 COMMENT ON FUNCTION billing.finalize_now(text[], timestamptz) IS
-'Finalizes rated drafts at once, without their grace, but for those that wait for a person. Internal.';
+'Finalizes rated drafts of a locked subscription at once, without their grace, but for those that wait for a person; and before
+them its drafts whose grace is over. Internal.';

@@ -327,6 +327,7 @@ stories! {
     intervals
     invoice_items
     items
+    late_at_once
     late_usage
     late_usage_credited
     late_usage_discounted

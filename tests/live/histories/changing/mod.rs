@@ -161,7 +161,7 @@ fn runs_on_time_come_to_what_the_rules_say() {
 fn many_runs_come_to_the_same_as_one() {
     for seed in seeds() {
         let changing = Changing::new(seed, subscriptions());
-        let contested = changing.contested(true);
+        let contested = changing.contested();
         let expected = told(&changing, &model::invoices(&changing));
         let found = play(&changing, Way::Often, seed);
         assert_same_books(
@@ -176,7 +176,7 @@ fn many_runs_come_to_the_same_as_one() {
 fn sessions_at_once_come_to_the_same_as_one() {
     for seed in seeds() {
         let changing = Changing::new(seed, subscriptions());
-        let contested = changing.contested(false);
+        let contested = changing.contested();
         let expected = told(&changing, &model::invoices(&changing));
         let found = play(&changing, Way::AtOnce, seed);
         assert_same_books(
@@ -191,7 +191,7 @@ fn sessions_at_once_come_to_the_same_as_one() {
 fn a_late_run_comes_to_the_same_as_runs_on_time() {
     for seed in seeds() {
         let changing = Changing::new(seed, subscriptions()).known();
-        let contested = changing.contested(true);
+        let contested = changing.contested();
         let expected = unordered(told(&changing, &model::invoices(&changing)), &contested);
         let way = if seed % 2 == 0 { Way::Late } else { Way::LateInBatches };
         let found = unordered(play(&changing, way, seed), &contested);
@@ -212,7 +212,7 @@ fn wild_histories_come_to_the_same_in_any_way() {
         } else {
             [Way::Often, Way::AtOnce]
         };
-        let contested = changing.contested(true);
+        let contested = changing.contested();
         let [one, other] = ways.map(|way| unordered(play(&changing, way, seed), &contested));
         assert_same_books(&format!("seed {seed}, {ways:?}"), &other, &one);
     }

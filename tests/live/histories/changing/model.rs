@@ -733,11 +733,28 @@ pub fn invoices(changing: &Changing) -> Vec<Invoice> {
         drafts.extend(made);
         lists.push(of);
     }
-    // What is final at once is so before the run, in the order of what happened.
+    // What is final at once is so before the run, in the order of what happened, and before it those of its subscription whose grace is
+    // over by then.
+    let at_once: Vec<(usize, Option<usize>, Micros)> = drafts
+        .iter()
+        .filter(|draft| draft.at_once)
+        .map(|draft| (draft.subscription, draft.run, draft.created))
+        .collect();
     drafts.sort_by_key(|draft| {
+        let with = at_once.iter().filter(|(subscription, run, at)| {
+            (*subscription, *run) == (draft.subscription, draft.run)
+                && if draft.at_once {
+                    *at == draft.created
+                } else {
+                    draft.created + GRACE <= *at
+                }
+        });
+        let moment = with.map(|(.., at)| *at).min();
         (
             draft.run.unwrap_or(usize::MAX),
-            !draft.at_once,
+            moment.is_none(),
+            moment,
+            draft.at_once,
             draft.created,
             draft.subscription,
         )

@@ -274,19 +274,10 @@ impl Changing {
             .collect()
     }
 
-    /// What is a matter of who is first: between subscriptions of one customer, and, where invoices may become final in another order
-    /// (`reordered`), of those that invoice something at once.
-    pub fn contested(&self, reordered: bool) -> Contested {
+    /// What is a matter of who is first: between subscriptions of one customer.
+    pub fn contested(&self) -> Contested {
         let subscriptions = &self.history.subscriptions;
         let of = |place: usize| self.changes.iter().filter(move |change| change.subscription == place);
-        let at_once = |place: usize| {
-            of(place).any(|change| match &change.what {
-                What::Items { behavior, .. } | What::Anchor(behavior) => *behavior == Behavior::AlwaysInvoice,
-                What::Cancel { invoice_now, .. } => *invoice_now,
-                What::Resume { .. } => true,
-                _ => false,
-            })
-        };
         let shared = |place: usize| {
             let customer = subscriptions[place].customer;
             subscriptions.iter().filter(|other| other.customer == customer).count() > 1
@@ -295,7 +286,7 @@ impl Changing {
         let mut contested = Contested::default();
         for (place, subscription) in subscriptions.iter().enumerate() {
             let customer = subscription.customer;
-            if !(shared(place) || reordered && at_once(place)) {
+            if !shared(place) {
                 continue;
             }
             if self.grants.iter().any(|grant| grant.customer == customer) {
