@@ -347,6 +347,7 @@ stories! {
     pause_collection
     pause_collection_waives
     paused
+    preview_phases
     price_models
     price_swap
     price_swap_metered
