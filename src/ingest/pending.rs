@@ -14,6 +14,7 @@ use super::submitted::Dimensions;
 use crate::pg::catalog;
 use crate::pg::error::Result;
 use crate::pg::hash_partition;
+use crate::pg::heap::Heap;
 use crate::pg::jsonb;
 use crate::pg::numeric::{from_quantity, from_total};
 use crate::pg::spi::{Arg, arg};
@@ -242,20 +243,23 @@ pub fn part_with(customer: pg_sys::Datum) -> Result<pg_sys::Oid> {
 
 /// Into a partition directly: routing rows there would cost as much as inserting them.
 fn write(part: usize, rows: &[&Row]) -> Result<()> {
-    let mut table = loop {
-        if let Some(table) = Table::open(catalog::relation(PARTS[part])?, &COLUMNS)? {
-            break table;
+    loop {
+        let oid = catalog::relation(PARTS[part])?;
+        if rows.len() <= FEW
+            && let Some(mut heap) = Heap::open(oid, &COLUMNS)
+        {
+            for row in rows {
+                heap.append(&row.columns()?)?;
+            }
+            heap.close();
+            return Ok(());
         }
-    };
-    if rows.len() <= FEW {
-        for row in rows {
-            table.insert_short(&row.columns()?);
+        if let Some(mut table) = Table::open(oid, &COLUMNS)? {
+            table.insert_many(rows.iter().map(|row| row.columns()), None)?;
+            table.close();
+            return Ok(());
         }
-    } else {
-        table.insert_many(rows.iter().map(|row| row.columns()), None)?;
     }
-    table.close();
-    Ok(())
 }
 
 impl Row<'_> {

@@ -4,6 +4,7 @@ pub mod array;
 pub mod catalog;
 pub mod error;
 pub mod hash_partition;
+pub mod heap;
 pub mod index;
 pub mod jsonb;
 pub mod leaf;

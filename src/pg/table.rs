@@ -30,44 +30,61 @@ pub struct Table<const N: usize> {
 impl<const N: usize> Table<N> {
     /// `None`: it was dropped meanwhile. Anything but an ordinary local table without triggers is SQLSTATE 55000.
     pub fn open(oid: pg_sys::Oid, columns: &[&CStr; N]) -> Result<Option<Table<N>>> {
+        /// Nothing of it is to be dropped.
+        enum Found<const N: usize> {
+            Gone,
+            Unfit(pg_sys::Relation),
+            Fit(
+                pg_sys::Relation,
+                [usize; N],
+                *mut pg_sys::ResultRelInfo,
+                *mut pg_sys::TupleTableSlot,
+            ),
+        }
         // SAFETY: closed in `close`; on ERROR the transaction's resource owner closes it. What else is made lives in the
         // current memory context or is freed in `close`.
         unsafe {
-            let relation = under_one_guard(|| {
+            let found = under_one_guard(|| {
                 // Before the lock, which a standby refuses in other words.
                 unguarded::PreventCommandIfReadOnly(c"record_meter_event()".as_ptr());
                 unguarded::PreventCommandIfParallelMode(c"record_meter_event()".as_ptr());
-                unguarded::try_table_open(oid, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE)
+                let relation = unguarded::try_table_open(oid, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE);
+                if relation.is_null() {
+                    return Found::Gone;
+                }
+                match found_positions(relation, columns) {
+                    Some(positions) if is_table(relation) && (*relation).trigdesc.is_null() => {
+                        let result =
+                            unguarded::palloc0(size_of::<pg_sys::ResultRelInfo>()).cast::<pg_sys::ResultRelInfo>();
+                        (*result).type_ = pg_sys::NodeTag::T_ResultRelInfo;
+                        unguarded::InitResultRelInfo(result, relation, 0, std::ptr::null_mut(), 0);
+                        unguarded::ExecOpenIndices(result, false);
+                        let slot =
+                            unguarded::MakeSingleTupleTableSlot((*relation).rd_att, &raw const pg_sys::TTSOpsVirtual);
+                        Found::Fit(relation, positions, result, slot)
+                    }
+                    _ => Found::Unfit(relation),
+                }
             });
-            if relation.is_null() {
-                return Ok(None);
+            match found {
+                Found::Gone => Ok(None),
+                Found::Unfit(relation) if !is_table(relation) => Err(unusable(relation, "is not an ordinary table")),
+                Found::Unfit(relation) if !(*relation).trigdesc.is_null() => {
+                    Err(unusable(relation, "has triggers, which recording would not fire"))
+                }
+                Found::Unfit(relation) => Err(lacks_column(relation, columns)),
+                Found::Fit(relation, positions, result, slot) => Ok(Some(Table {
+                    relation,
+                    positions,
+                    result,
+                    estate: match leaves_expressions(relation, result) {
+                        true => pg_sys::CreateExecutorState(),
+                        false => kept_executor_state(),
+                    },
+                    slots: vec![slot],
+                    row_type: std::ptr::null_mut(),
+                })),
             }
-            if (*(*relation).rd_rel).relkind as u8 != pg_sys::RELKIND_RELATION {
-                return Err(unusable(relation, "is not an ordinary table"));
-            }
-            if !(*relation).trigdesc.is_null() {
-                return Err(unusable(relation, "has triggers, which recording would not fire"));
-            }
-            let positions = positions(relation, columns)?;
-            let (result, slot) = under_one_guard(|| {
-                let result = unguarded::palloc0(size_of::<pg_sys::ResultRelInfo>()).cast::<pg_sys::ResultRelInfo>();
-                (*result).type_ = pg_sys::NodeTag::T_ResultRelInfo;
-                unguarded::InitResultRelInfo(result, relation, 0, std::ptr::null_mut(), 0);
-                unguarded::ExecOpenIndices(result, false);
-                let slot = unguarded::MakeSingleTupleTableSlot((*relation).rd_att, &raw const pg_sys::TTSOpsVirtual);
-                (result, slot)
-            });
-            Ok(Some(Table {
-                relation,
-                positions,
-                result,
-                estate: match leaves_expressions(relation, result) {
-                    true => pg_sys::CreateExecutorState(),
-                    false => kept_executor_state(),
-                },
-                slots: vec![slot],
-                row_type: std::ptr::null_mut(),
-            }))
         }
     }
 
@@ -77,66 +94,11 @@ impl<const N: usize> Table<N> {
         unsafe {
             let slot = self.fill(0, row);
             under_one_guard(|| {
+                self.check(slot);
                 self.store(slot);
                 self.index(slot, None);
                 self.forget(1);
             });
-        }
-    }
-
-    /// Inserts one row, stored without the columns at its end that hold what the table says of rows that lack them: the value with
-    /// which a column was added, or NULL. Rewriting the table, as VACUUM FULL does, makes it forget such values, and then rows are
-    /// stored whole. The table has no indexes.
-    pub fn insert_short(&mut self, row: &[Arg; N]) {
-        // SAFETY: as in `insert`. The short slot has the first of the columns, with the values of the other; both are gone before this
-        // returns.
-        unsafe {
-            let slot = self.fill(0, row);
-            under_one_guard(|| {
-                let stored = self.columns_to_store(slot);
-                let row_type = unguarded::CreateTemplateTupleDesc(stored as i32);
-                for column in 1..=stored as i16 {
-                    unguarded::TupleDescCopyEntry(row_type, column, (*self.relation).rd_att, column);
-                }
-                let short = unguarded::MakeSingleTupleTableSlot(row_type, &raw const pg_sys::TTSOpsVirtual);
-                (*short).tts_values.copy_from_nonoverlapping((*slot).tts_values, stored);
-                (*short).tts_isnull.copy_from_nonoverlapping((*slot).tts_isnull, stored);
-                unguarded::ExecStoreVirtualTuple(short);
-                (*short).tts_tableOid = (*slot).tts_tableOid;
-                self.store(short);
-                unguarded::ExecDropSingleTupleTableSlot(short);
-                self.forget(1);
-            });
-        }
-    }
-
-    /// How many columns a row must be stored with to be read back as it is.
-    ///
-    /// # Safety
-    /// The slot must hold a row of the relation. Under a guard.
-    unsafe fn columns_to_store(&self, slot: *mut pg_sys::TupleTableSlot) -> usize {
-        // SAFETY: by the caller.
-        unsafe {
-            let row_type = (*self.relation).rd_att;
-            let count = (*row_type).natts as usize;
-            if (*(*self.relation).rd_rel).relam != pg_sys::HEAP_TABLE_AM_OID {
-                return count;
-            }
-            let goes_without_saying = |column: usize| {
-                let mut nothing = false;
-                let missing = unguarded::getmissingattr(row_type, column as i32 + 1, &mut nothing);
-                let (value, is_null) = (*(*slot).tts_values.add(column), *(*slot).tts_isnull.add(column));
-                if nothing || is_null {
-                    return nothing && is_null;
-                }
-                let attribute = attribute(self.relation, column);
-                unguarded::datumIsEqual(value, missing, (*attribute).attbyval, (*attribute).attlen.into())
-            };
-            let without = (1..count)
-                .rev()
-                .take_while(|column| goes_without_saying(*column))
-                .count();
-            count - without
         }
     }
 
@@ -146,6 +108,7 @@ impl<const N: usize> Table<N> {
         // SAFETY: as in `insert`.
         unsafe {
             let slot = self.fill(0, row);
+            under_one_guard(|| self.check(slot));
             let token = pg_sys::SpeculativeInsertionLockAcquire(pg_sys::GetCurrentTransactionId());
             let command = pg_sys::GetCurrentCommandId(true);
             pg_sys::table_tuple_insert_speculative(self.relation, slot, command, 0, std::ptr::null_mut(), token);
@@ -184,6 +147,7 @@ impl<const N: usize> Table<N> {
         unsafe {
             let slot = self.fill(0, row);
             let (xid, conflict) = under_one_guard(|| {
+                self.check(slot);
                 let xid = unguarded::GetCurrentTransactionId();
                 unguarded::LockAcquire(&undecided(xid), pg_sys::ExclusiveLock as pg_sys::LOCKMODE, false, false);
                 self.store(slot);
@@ -246,7 +210,10 @@ impl<const N: usize> Table<N> {
             for row in rows.by_ref().take(AT_ONCE) {
                 let row = row?;
                 // SAFETY: the datums live at least as long as this call.
-                unsafe { self.fill(filled, &row) };
+                unsafe {
+                    let slot = self.fill(filled, &row);
+                    under_one_guard(|| self.check(slot));
+                }
                 filled += 1;
             }
             // SAFETY: that many slots are filled. What the insertion allocates goes with `forget`.
@@ -291,10 +258,18 @@ impl<const N: usize> Table<N> {
             }
             unguarded::ExecStoreVirtualTuple(slot);
             (*slot).tts_tableOid = (*relation).rd_id;
-            if !(*(*relation).rd_att).constr.is_null() {
-                pg_sys::ExecConstraints(self.result, slot, self.estate);
-            }
             slot
+        }
+    }
+
+    /// # Safety
+    /// The slot must hold a row. Under a guard.
+    unsafe fn check(&self, slot: *mut pg_sys::TupleTableSlot) {
+        // SAFETY: by the caller.
+        unsafe {
+            if !(*(*self.relation).rd_att).constr.is_null() {
+                unguarded::ExecConstraints(self.result, slot, self.estate);
+            }
         }
     }
 
@@ -408,6 +383,13 @@ pub fn await_decision(xid: pg_sys::TransactionId) {
     unsafe { pg_sys::SpeculativeInsertionWait(xid, TOKEN) }
 }
 
+/// # Safety
+/// The relation must be open.
+unsafe fn is_table(relation: pg_sys::Relation) -> bool {
+    // SAFETY: by the caller.
+    unsafe { (*(*relation).rd_rel).relkind as u8 == pg_sys::RELKIND_RELATION }
+}
+
 /// Whether inserting prepares expressions in the executor state: then it must not be the one that is kept.
 ///
 /// # Safety
@@ -442,7 +424,7 @@ fn kept_executor_state() -> *mut pg_sys::EState {
 
 /// # Safety
 /// The relation must be open and `position` one of its columns, from 0.
-unsafe fn attribute(relation: pg_sys::Relation, position: usize) -> *const pg_sys::FormData_pg_attribute {
+pub unsafe fn attribute(relation: pg_sys::Relation, position: usize) -> *const pg_sys::FormData_pg_attribute {
     // SAFETY: by the caller.
     unsafe {
         // As TupleDescAttr() finds it, behind the short forms of all columns.
@@ -477,20 +459,30 @@ pub unsafe fn column_name<'a>(relation: pg_sys::Relation, position: usize) -> &'
 
 /// Where the columns stand, from 0.
 pub fn positions<const N: usize>(relation: pg_sys::Relation, columns: &[&CStr; N]) -> Result<[usize; N]> {
+    found_positions(relation, columns).ok_or_else(|| lacks_column(relation, columns))
+}
+
+fn lacks_column(relation: pg_sys::Relation, columns: &[&CStr]) -> pg_sys::panic::ErrorReport {
+    let lacks = |name: &&CStr| found_positions(relation, &[*name]).is_none();
+    let missing = columns.iter().copied().find(lacks).unwrap_or_default();
+    unusable(relation, &format!("has no column {missing:?}"))
+}
+
+/// The same; `None` if one is missing. Nothing here is to be dropped.
+pub fn found_positions<const N: usize>(relation: pg_sys::Relation, columns: &[&CStr; N]) -> Option<[usize; N]> {
     let mut positions = [0; N];
     // SAFETY: the relation is open, and every index is below natts.
     let named = |position: usize| unsafe { column_name(relation, position) };
     let count = unsafe { (*(*relation).rd_att).natts } as usize;
     for (i, name) in columns.iter().enumerate() {
         // Nearly always where it was made.
-        let found = if i < count && named(i) == *name {
-            Some(i)
+        positions[i] = if i < count && named(i) == *name {
+            i
         } else {
-            (0..count).find(|at| named(*at) == *name)
+            (0..count).find(|at| named(*at) == *name)?
         };
-        positions[i] = found.ok_or_else(|| unusable(relation, &format!("has no column {name:?}")))?;
     }
-    Ok(positions)
+    Some(positions)
 }
 
 pub fn unusable(relation: pg_sys::Relation, why: &str) -> pg_sys::panic::ErrorReport {

@@ -35,6 +35,11 @@ unsafe extern "C-unwind" {
     );
     pub fn ExecOpenIndices(result: *mut pg_sys::ResultRelInfo, speculative: bool);
     pub fn ExecCloseIndices(result: *mut pg_sys::ResultRelInfo);
+    pub fn ExecConstraints(
+        result: *mut pg_sys::ResultRelInfo,
+        slot: *mut pg_sys::TupleTableSlot,
+        estate: *mut pg_sys::EState,
+    );
     pub fn ExecInsertIndexTuples(
         result: *mut pg_sys::ResultRelInfo,
         slot: *mut pg_sys::TupleTableSlot,
@@ -68,6 +73,20 @@ unsafe extern "C-unwind" {
         from: pg_sys::TupleDesc,
         from_column: pg_sys::AttrNumber,
     );
+    pub fn FreeTupleDesc(row_type: pg_sys::TupleDesc);
+    pub fn heap_form_tuple(
+        row_type: pg_sys::TupleDesc,
+        values: *const pg_sys::Datum,
+        nulls: *const bool,
+    ) -> pg_sys::HeapTuple;
+    pub fn heap_insert(
+        relation: pg_sys::Relation,
+        tuple: pg_sys::HeapTuple,
+        command: pg_sys::CommandId,
+        options: i32,
+        bulk: *mut pg_sys::BulkInsertStateData,
+    );
+    pub fn heap_freetuple(tuple: pg_sys::HeapTuple);
     pub fn getmissingattr(row_type: pg_sys::TupleDesc, column: i32, is_null: *mut bool) -> pg_sys::Datum;
     pub fn lappend_oid(list: *mut pg_sys::List, oid: pg_sys::Oid) -> *mut pg_sys::List;
     pub fn MemoryContextReset(context: pg_sys::MemoryContext);

@@ -733,23 +733,25 @@ pub fn invoices(changing: &Changing) -> Vec<Invoice> {
         drafts.extend(made);
         lists.push(of);
     }
-    // What is final at once is so before the run, in the order of what happened, and before it those of its subscription whose grace is
-    // over by then.
+    // What is final at once is so before the run, in the order of what happened; and before it, unless there is nothing on it, the drafts
+    // of its subscription whose grace is over by then.
     let at_once: Vec<(usize, Option<usize>, Micros)> = drafts
         .iter()
-        .filter(|draft| draft.at_once)
+        .filter(|draft| draft.at_once && !(draft.usage.is_empty() && draft.fixed.is_empty()))
         .map(|draft| (draft.subscription, draft.run, draft.created))
         .collect();
-    drafts.sort_by_key(|draft| {
-        let with = at_once.iter().filter(|(subscription, run, at)| {
-            (*subscription, *run) == (draft.subscription, draft.run)
-                && if draft.at_once {
-                    *at == draft.created
-                } else {
-                    draft.created + GRACE <= *at
-                }
+    let moment = |draft: &Draft| {
+        let after = at_once.iter().filter(|(subscription, run, at)| {
+            (*subscription, *run) == (draft.subscription, draft.run) && draft.created + GRACE <= *at
         });
-        let moment = with.map(|(.., at)| *at).min();
+        if draft.at_once {
+            Some(draft.created)
+        } else {
+            after.map(|(.., at)| *at).min()
+        }
+    };
+    drafts.sort_by_key(|draft| {
+        let moment = moment(draft);
         (
             draft.run.unwrap_or(usize::MAX),
             moment.is_none(),
