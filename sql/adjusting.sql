@@ -10,12 +10,12 @@ CREATE FUNCTION billing.adjust_amounts(invoice jsonb)
 COMMENT ON FUNCTION billing.adjust_amounts(jsonb) IS
     'Discounts, credit and tax of one invoice, exact before each rounding, one row a line (from 1). The invoice: {"created", "tax_exempt", '
     '"lines": [{"amount", "discountable", "item", "product", "price", "metered", "period_end", "tax_rates": [id], "corrects": '
-    '{"amount", "discount_amount", "credit_amount", "discounts": [{"id", "amount"}], "credits": [{"id", "amount"}]}, "reverses"}], '
+    '{"amount", "discount_amount", "credit_amount", "discounts": [{"id", "amount"}], "credits": [{"id", "amount"}]}, "reverses": [place]}], '
     '"discounts": [{"id", "percent_off" or "amount_off", "products", "item", "end_at"}] in their order, '
     '"credit_grants": [{"id", "balance", "prices", "priority", "category", "effective_at", "expires_at", "created"}] in any, '
     '"tax_rates": [{"id", "percentage", "inclusive"}]}. tax_amount is NULL where it is beyond bigint. 22023: a field is missing or '
     'breaks a rule. Of a line below zero, corrects: what stands billed on other invoices, net of credit notes, of that which it gives '
-    'back a part of; reverses: the line of this invoice (from 1) that it gives back a part of.';
+    'back a part of; reverses: the lines of this invoice (from 1) that it gives back a part of, net of one another.';
 
 -- Few subscriptions may bear tax among many that do not.
 CREATE INDEX subscriptions_taxed_idx ON billing.subscriptions (id) WHERE default_tax_rates <> '{}';
@@ -47,8 +47,8 @@ BEGIN
         LEFT JOIN billing.subscriptions s ON s.id = i.subscription
     ), parts AS MATERIALIZED (
         SELECT l.id, l.invoice, coalesce(l.amount, 0) AS amount, coalesce(l.discountable, true) AS discountable,
-               l.subscription_item, l.invoice_item, l.price, p.product, l.period_start, l.period_end, x.charge,
-               x.created AS noted,
+               l.subscription_item, l.invoice_item, l.price, p.product, l.period_start, l.period_end,
+               x.charge, x.charge_amount, x.charge_credited_discount, x.created AS noted,
                l.kind IN ('usage', 'late_usage') AND l.amount < 0 AS gives_back,
                l.kind IN ('usage', 'late_usage') AND l.subscription_item IS NOT NULL AS metered,
                -- What is given back has the tax of what was charged, none too.
@@ -64,11 +64,22 @@ BEGIN
         LEFT JOIN billing.prices p ON p.id = l.price
         LEFT JOIN billing.subscription_items t ON t.id = l.subscription_item
         LEFT JOIN billing.invoice_items x ON x.id = l.invoice_item
-    ), reversals AS MATERIALIZED (
-        -- A charge that waited as what gives it back did is on the same invoice, and gets its discounts there.
-        SELECT p.id AS line, o.place
-        FROM parts p JOIN parts o ON o.invoice = p.invoice AND (o.invoice_item = p.charge OR o.id = p.charge)
+    ), returns AS MATERIALIZED (
+        -- What is given back of a charge: after the charge, and after what was given back of it before.
+        SELECT p.id AS line, p.invoice, p.charge, p.charge_amount, p.charge_credited_discount, c.line AS charge_line,
+               ARRAY(SELECT y.id FROM billing.invoice_items y
+                     WHERE y.subscription_item = p.subscription_item AND y.charge = p.charge
+                       AND (y.created, y.id) < (p.noted, p.invoice_item)) AS earlier
+        FROM parts p
+        LEFT JOIN LATERAL (SELECT l AS line FROM billing.charge_line(p.charge) l) c ON true
         WHERE p.charge IS NOT NULL
+    ), reversals AS MATERIALIZED (
+        SELECT r.line, jsonb_agg(o.place ORDER BY o.place) AS places,
+               bool_or(o.id = r.charge OR o.invoice_item = r.charge OR o.id = (r.charge_line).id) AS charged
+        FROM returns r
+        JOIN parts o ON o.invoice = r.invoice
+         AND (o.id = r.charge OR o.invoice_item = r.charge OR o.id = (r.charge_line).id OR o.invoice_item = ANY (r.earlier))
+        GROUP BY r.line
     ), corrections AS (
         SELECT p.id AS line, jsonb_build_object(
                    -- What is given back fits bigint, so the rest of more than that does not matter.
@@ -111,21 +122,29 @@ BEGIN
             WHERE o.amount > 0) g
         WHERE p.gives_back AND b.amount > 0
         UNION ALL
-        SELECT p.id, jsonb_build_object(
-                   'amount', c.amount - n.amount, 'discount_amount', c.discount_amount - n.discount_amount,
-                   'credit_amount', 0, 'discounts', x.list, 'credits', '[]'::jsonb)
-        FROM parts p
-        CROSS JOIN LATERAL billing.charge_line(p.charge) c
+        SELECT r.line, jsonb_build_object(
+                   'amount', CASE WHEN b.line IS NULL THEN 0 ELSE r.charge_amount END + e.amount,
+                   'discount_amount', coalesce(b.discount_amount - r.charge_credited_discount, 0) + e.discount_amount,
+                   'credit_amount', 0, 'discounts', coalesce(x.list, '[]'), 'credits', '[]'::jsonb)
+        FROM returns r
+        LEFT JOIN reversals v ON v.line = r.line
+        -- A charge that waited as this did is on the same invoice, and gets its discounts there.
+        LEFT JOIN LATERAL (
+            SELECT r.line, d.discount_amount, d.discount_amounts
+            FROM billing.charge_discounts(CASE WHEN v.charged IS NOT TRUE THEN r.charge_line END) d) b ON true
         CROSS JOIN LATERAL (
-            SELECT coalesce(sum(n.amount), 0) AS amount, coalesce(sum(n.discount_amount), 0) AS discount_amount
-            FROM billing.credit_note_lines n JOIN billing.credit_notes o ON o.id = n.credit_note
-            WHERE n.invoice_line = c.id AND o.status = 'issued' AND o.created <= p.noted) n
+            SELECT coalesce(sum(l.amount), 0) AS amount, coalesce(sum(l.discount_amount), 0) AS discount_amount,
+                   jsonb_agg(l.discount_amounts ORDER BY l.id) AS lists
+            FROM billing.invoice_lines l JOIN billing.invoices i ON i.id = l.invoice
+            WHERE l.invoice_item = ANY (r.earlier) AND l.invoice <> r.invoice AND i.status <> 'void') e
         CROSS JOIN LATERAL (
-            SELECT jsonb_agg(jsonb_build_object('id', a.part ->> 'discount', 'amount', (a.part ->> 'amount')::bigint)
-                             ORDER BY a.place) AS list
-            FROM jsonb_array_elements(c.discount_amounts) WITH ORDINALITY a (part, place)) x
-        WHERE p.charge IS NOT NULL AND c.discount_amount > 0
-          AND NOT EXISTS (SELECT FROM reversals r WHERE r.line = p.id)
+            SELECT jsonb_agg(jsonb_build_object('id', o.id, 'amount', o.amount) ORDER BY o.first) AS list
+            FROM (SELECT a.part ->> 'discount' AS id, sum((a.part ->> 'amount')::bigint) AS amount, min(a.place) AS first
+                  FROM (SELECT b.discount_amounts UNION ALL SELECT k.list FROM jsonb_array_elements(e.lists) k (list)) u (list)
+                  CROSS JOIN LATERAL jsonb_array_elements(
+                      CASE jsonb_typeof(u.list) WHEN 'array' THEN u.list ELSE '[]' END) WITH ORDINALITY a (part, place)
+                  GROUP BY 1) o
+            WHERE o.amount > 0) x
     ), in_force AS MATERIALIZED (
         SELECT d.id AS invoice, x.id, x.place, x.subscription_item, x.end_at, c.percent_off, c.applies_to_products,
                CASE WHEN c.percent_off IS NOT NULL THEN NULL
@@ -178,7 +197,7 @@ BEGIN
         SELECT p.invoice, jsonb_agg(jsonb_build_object(
                    'amount', p.amount, 'discountable', p.discountable, 'item', p.subscription_item,
                    'product', p.product, 'price', p.price, 'metered', p.metered, 'period_end', p.period_end,
-                   'tax_rates', p.tax_rates, 'corrects', c.corrects, 'reverses', r.place) ORDER BY p.place) AS list
+                   'tax_rates', p.tax_rates, 'corrects', c.corrects, 'reverses', coalesce(r.places, '[]')) ORDER BY p.place) AS list
         FROM parts p
         LEFT JOIN corrections c ON c.line = p.id
         LEFT JOIN reversals r ON r.line = p.id

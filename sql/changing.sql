@@ -1,7 +1,35 @@
 -- A running subscription is changed: its items, when it is billed, how long it runs.
 
+CREATE FUNCTION billing.coupons_named(definition jsonb) RETURNS text[]
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+RETURN ARRAY(SELECT DISTINCT k.coupon #>> '{}' FROM jsonb_path_query(definition, '$.**.coupon') k (coupon) ORDER BY 1);
+COMMENT ON FUNCTION billing.coupons_named(jsonb) IS
+'The coupons that a subscription, a change of one, or phases of a schedule would redeem; none of NULL. Internal.';
+
+CREATE FUNCTION billing.lock_to_change(subscription text, as_of timestamptz, coupons text[]) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    found billing.subscriptions := billing.lock_subscription(lock_to_change.subscription);
+    due jsonb := (SELECT h.phases FROM billing.subscription_schedules h
+                  WHERE h.id = found.schedule AND h.next_phase_at <= lock_to_change.as_of);
+BEGIN
+    IF due IS NULL AND coalesce(coupons, '{}') = '{}' THEN
+        RETURN;
+    END IF;
+    PERFORM FROM billing.invoices i WHERE i.subscription = found.id AND i.status = 'draft' ORDER BY i.id FOR NO KEY UPDATE;
+    IF due IS NULL THEN
+        PERFORM billing.lock_discounts(ARRAY[found.customer], coupons);
+    ELSE
+        PERFORM billing.lock_to_finalize(ARRAY[found.customer], coupons || billing.coupons_named(due));
+    END IF;
+END $$;
+COMMENT ON FUNCTION billing.lock_to_change(text, timestamptz, text[]) IS
+'Locks a subscription and, in the order of all locks, what changing it at as_of takes where that redeems coupons or begins
+phases: either may be followed by an invoice at once. Errors: 42704 unknown; 22004 NULL. Internal.';
+
 CREATE FUNCTION billing.current_subscription(
-    subscription text, as_of timestamptz, ends boolean DEFAULT false
+    subscription text, as_of timestamptz, ends boolean DEFAULT false, coupons text[] DEFAULT '{}'
 ) RETURNS billing.subscriptions
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
@@ -13,7 +41,7 @@ BEGIN
     PERFORM billing.require_time('as_of', as_of);
     -- Not billing.lock_usage(), which would keep roll_up() waiting for the caller's transaction: what is drafted here is rated again
     -- when it becomes final, and what is invoiced at once has its days marked for late usage.
-    PERFORM billing.lock_subscription(current_subscription.subscription);
+    PERFORM billing.lock_to_change(current_subscription.subscription, as_of, current_subscription.coupons);
     PERFORM billing.apply_due_changes(as_of, current_subscription.subscription);
     PERFORM billing.make_drafts(as_of - CASE WHEN ends THEN interval '1 microsecond' ELSE interval '0' END,
                                 current_subscription.subscription);
@@ -36,8 +64,8 @@ BEGIN
     END IF;
     RETURN found;
 END $$;
-COMMENT ON FUNCTION billing.current_subscription(text, timestamptz, boolean) IS
-'Locks a subscription that is to change at as_of, after the phases of its schedule that began and the periods that
+COMMENT ON FUNCTION billing.current_subscription(text, timestamptz, boolean, text[]) IS
+'Locks a subscription that is to change at as_of and the coupons that this redeems, after the phases of its schedule that began and the periods that
 ended by then (ends: before then, as one that ends just there has no other), and returns it. Errors: 42704 unknown;
 55000 ended; 22023 as_of before the current period, before the last change of its items or infinite; 22004 NULL.
 Internal.';
@@ -53,7 +81,8 @@ DECLARE
 BEGIN
     PERFORM billing.require_argument('changes', changes);
     wanted := billing.subscription_changes(changes::text);
-    found := billing.current_subscription(update_subscription.subscription, as_of);
+    found := billing.current_subscription(
+        update_subscription.subscription, as_of, coupons => billing.coupons_named(wanted));
     SELECT min(k.field) INTO refused FROM jsonb_object_keys(wanted) k (field)
     WHERE found.status IN ('incomplete', 'paused') AND k.field NOT IN
               ('description', 'metadata', 'default_payment_method', 'proration_behavior', 'trial_settings')

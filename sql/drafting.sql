@@ -193,7 +193,7 @@ BEGIN
 
     UPDATE billing.subscriptions s
     SET status = CASE WHEN n.ends THEN 'canceled' WHEN n.pauses THEN 'paused'
-                      WHEN s.status = 'trialing' THEN 'active' ELSE s.status END,
+                      WHEN s.status = 'trialing' AND s.trial_end <= s.current_period_end THEN 'active' ELSE s.status END,
         canceled_at = CASE WHEN n.ends THEN coalesce(s.canceled_at, s.current_period_end) ELSE s.canceled_at END,
         ended_at = CASE WHEN n.ends THEN coalesce(s.ended_at, s.current_period_end) END,
         current_period_start = CASE WHEN n.ends THEN s.current_period_start ELSE n.period_start END,

@@ -109,16 +109,12 @@ of the level. dimensions as a price''s dimension_filters. Internal.';
 CREATE FUNCTION billing.charge_of_credit(line billing.invoice_lines)
 RETURNS TABLE (amount bigint, charged tstzrange, note text)
 LANGUAGE sql STABLE ROWS 1 SET search_path = pg_catalog, pg_temp AS $$
-    SELECT c.amount - n.amount, tstzrange(c.period_start, c.period_end),
+    SELECT x.charge_amount, tstzrange(c.period_start, c.period_end),
            concat('what invoice ', coalesce(i.number, i.id), ' charges for it',
-                  CASE WHEN n.amount <> 0 THEN ', less credit notes' END)
+                  CASE WHEN x.charge_amount <> c.amount THEN ', less credit notes' END)
     FROM billing.invoice_items x
     CROSS JOIN LATERAL billing.charge_line(x.charge) c
     JOIN billing.invoices i ON i.id = c.invoice
-    CROSS JOIN LATERAL (
-        SELECT coalesce(sum(n.amount), 0)::bigint AS amount
-        FROM billing.credit_note_lines n JOIN billing.credit_notes o ON o.id = n.credit_note
-        WHERE n.invoice_line = c.id AND o.status = 'issued' AND o.created <= x.created) n
     WHERE x.id = ($1).invoice_item
 $$;
 COMMENT ON FUNCTION billing.charge_of_credit(billing.invoice_lines) IS

@@ -72,14 +72,22 @@ END $$;
 COMMENT ON FUNCTION billing.make_invoice_prefixes(text[]) IS
 'Gives an invoice_prefix to those of some customers that have none. Internal.';
 
+CREATE FUNCTION billing.lock_discounts(customers text[], coupons text[]) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
+BEGIN
+    -- Those that have ended, too: they hold for older drafts.
+    PERFORM FROM billing.discounts x WHERE x.customer = ANY (customers) ORDER BY x.id FOR NO KEY UPDATE;
+    PERFORM FROM billing.coupons c WHERE c.id = ANY (coupons) ORDER BY c.id FOR NO KEY UPDATE;
+END $$;
+COMMENT ON FUNCTION billing.lock_discounts(text[], text[]) IS
+'Locks the discounts of some customers and then some coupons, for who redeems these and may use up those afterwards. Internal.';
+
 CREATE FUNCTION billing.lock_to_finalize(customers text[], coupons text[] DEFAULT '{}') RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
 BEGIN
-    PERFORM FROM billing.discounts x
-    WHERE x.customer = ANY (customers) AND x.ended_at IS NULL ORDER BY x.id FOR NO KEY UPDATE;
-    PERFORM FROM billing.coupons c WHERE c.id = ANY (coupons) ORDER BY c.id FOR NO KEY UPDATE;
-    PERFORM FROM billing.credit_grants g
-    WHERE g.customer = ANY (customers) AND g.balance > 0 ORDER BY g.id FOR NO KEY UPDATE;
+    PERFORM billing.lock_discounts(customers, coupons);
+    -- What is given back returns to grants that are used up.
+    PERFORM FROM billing.credit_grants g WHERE g.customer = ANY (customers) ORDER BY g.id FOR NO KEY UPDATE;
     PERFORM FROM billing.customers c WHERE c.id = ANY (customers) ORDER BY c.id FOR NO KEY UPDATE;
     PERFORM FROM billing.invoice_numbers n
     WHERE n.prefix = CASE billing.invoice_numbering() WHEN 'account' THEN 'INV' END

@@ -20,6 +20,8 @@ CREATE TABLE billing.invoice_items (
     discountable boolean NOT NULL DEFAULT true,
     tax_rates text[],
     charge text COLLATE "C",
+    charge_amount bigint,
+    charge_credited_discount bigint,
     metadata jsonb NOT NULL DEFAULT '{}'
         CONSTRAINT invoice_items_metadata_object CHECK (jsonb_typeof(metadata) = 'object'),
     invoice text COLLATE "C" REFERENCES billing.invoices,
@@ -29,7 +31,8 @@ CREATE TABLE billing.invoice_items (
     CONSTRAINT invoice_items_prorations_of_items
         CHECK (kind = 'item' AND subscription_item IS NULL
                OR kind <> 'item' AND num_nulls(subscription, subscription_item, price) = 0),
-    CONSTRAINT invoice_items_charge_given_back CHECK (charge IS NULL OR kind = 'unused_time'),
+    CONSTRAINT invoice_items_charge_given_back
+        CHECK (num_nonnulls(charge, charge_amount, charge_credited_discount) = CASE kind WHEN 'unused_time' THEN 3 ELSE 0 END),
     CONSTRAINT invoice_items_belong_to_one CHECK (NOT belongs_to_invoice OR invoice IS NOT NULL)
 );
 CREATE INDEX invoice_items_pending_idx ON billing.invoice_items (customer, subscription, created) WHERE invoice IS NULL;
@@ -65,6 +68,10 @@ COMMENT ON COLUMN billing.invoice_items.tax_rates IS
 'Its own tax rates; NULL: the invoice''s. Of unused_time those of what it gives back, none too; NULL while that waits as well.';
 COMMENT ON COLUMN billing.invoice_items.charge IS
 'Of unused_time the charge that it gives back part of: its invoice item, or without one its invoice line.';
+COMMENT ON COLUMN billing.invoice_items.charge_amount IS
+'Of unused_time what stood of that charge, before discounts and net of credit notes; amount is its share by time.';
+COMMENT ON COLUMN billing.invoice_items.charge_credited_discount IS
+'Of unused_time what of the charge''s discounts those credit notes had taken back.';
 COMMENT ON COLUMN billing.invoice_items.metadata IS
 'A JSON object that the application keeps here; it carries no meaning for billing.';
 COMMENT ON COLUMN billing.invoice_items.invoice IS 'The invoice that carries it; NULL while it waits.';

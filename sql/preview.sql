@@ -44,7 +44,9 @@ BEGIN
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Earlier periods are in billing.invoices.';
     END IF;
     SELECT h.next_phase_at INTO phase_at FROM billing.subscription_schedules h
-    WHERE h.id = found.schedule AND h.next_phase_at <= found.current_period_end;
+    WHERE h.id = found.schedule AND h.next_phase_at <= found.current_period_end
+      -- After the last one the subscription goes on as it is, unless it ends.
+      AND (h.phases -> h.current_phase + 1 IS NOT NULL OR h.end_behavior = 'cancel');
     IF phase_at IS NULL THEN
         RETURN QUERY SELECT l.* FROM billing.preview_period(found, as_of) l;
     ELSIF current_setting('transaction_read_only')::boolean
@@ -72,22 +74,28 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     found billing.subscriptions;
     before text[];
+    ends_at timestamptz;
     lines billing.invoice_lines[];
 BEGIN
     BEGIN
         found := billing.lock_subscription(preview_phase.subscription);
         before := ARRAY(SELECT i.id FROM billing.invoices i WHERE i.subscription = found.id);
-        PERFORM billing.apply_due_changes(found.current_period_end, found.id);
-        lines := ARRAY(
-            SELECT l FROM billing.invoice_lines l
-            WHERE l.invoice = (SELECT i.id FROM billing.invoices i
-                               WHERE i.subscription = found.id AND i.id <> ALL (before)
-                               ORDER BY i.created, i.id LIMIT 1)
-            ORDER BY l.id);
-        IF lines = '{}' THEN
+        LOOP
+            ends_at := found.current_period_end;
+            PERFORM billing.apply_due_changes(ends_at, found.id);
+            lines := ARRAY(
+                SELECT l FROM billing.invoice_lines l
+                WHERE l.invoice = (SELECT i.id FROM billing.invoices i
+                                   WHERE i.subscription = found.id AND i.id <> ALL (before)
+                                   ORDER BY i.created, i.id LIMIT 1)
+                ORDER BY l.id);
+            EXIT WHEN lines <> '{}';
             SELECT s.* INTO found FROM billing.subscriptions s WHERE s.id = found.id AND s.next_invoice_at IS NOT NULL;
+            -- A phase may move the end of the period, and another one begin by then.
+            CONTINUE WHEN found.current_period_end > ends_at;
             lines := ARRAY(SELECT l FROM billing.preview_period(found, preview_phase.as_of) l);
-        END IF;
+            EXIT;
+        END LOOP;
         RAISE EXCEPTION USING ERRCODE = 'BP001';
     EXCEPTION WHEN SQLSTATE 'BP001' THEN
         NULL;  -- The phase is undone; what it came to is not.

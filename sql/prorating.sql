@@ -3,20 +3,57 @@
 
 CREATE FUNCTION billing.charge_line(charge text) RETURNS SETOF billing.invoice_lines
 LANGUAGE sql STABLE ROWS 1 SET search_path = pg_catalog, pg_temp AS $$
-    SELECT c.* FROM (
-        SELECT l.* FROM billing.invoice_lines l WHERE l.invoice_item = $1
-        UNION ALL
-        SELECT n.* FROM billing.invoice_lines l
-        JOIN billing.invoice_lines n
-          ON (n.subscription_item, n.period_start, n.period_end, n.price, n.quantity, n.kind)
-             = (l.subscription_item, l.period_start, l.period_end, l.price, l.quantity, l.kind)
-         AND n.invoice_item IS NULL
-        WHERE l.id = $1) c
-    ORDER BY c.id DESC LIMIT 1
+    WITH RECURSIVE lines AS (
+        SELECT l.* FROM billing.invoice_lines l WHERE l.invoice_item = $1 OR l.id = $1
+        UNION
+        SELECT n.* FROM lines l
+        JOIN billing.invoices i ON i.id = l.invoice
+        JOIN billing.invoice_lines n ON n.invoice = i.regenerated_as AND n.invoice_item IS NULL
+         AND (n.subscription_item, n.kind, n.period_start, n.period_end)
+             = (l.subscription_item, l.kind, l.period_start, l.period_end)
+        WHERE l.invoice_item IS NULL)
+    SELECT l.* FROM lines l ORDER BY l.id DESC LIMIT 1
 $$;
 COMMENT ON FUNCTION billing.charge_line(text) IS
 'The line of a charge for a licensed item, given as in billing.invoice_items.charge; where its invoice was made anew, that
 of the latest. No row while it waits for an invoice. Internal.';
+
+CREATE FUNCTION billing.charge_discounts(line billing.invoice_lines)
+RETURNS TABLE (discount_amount bigint, discount_amounts jsonb)
+LANGUAGE plpgsql STABLE ROWS 1 SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    draft billing.invoices;
+BEGIN
+    IF (charge_discounts.line).id IS NULL THEN
+        RETURN;
+    END IF;
+    SELECT i.* INTO draft FROM billing.invoices i WHERE i.id = (charge_discounts.line).invoice AND i.status = 'draft';
+    IF draft.id IS NULL THEN
+        RETURN QUERY SELECT (charge_discounts.line).discount_amount, (charge_discounts.line).discount_amounts;
+    ELSE
+        RETURN QUERY
+        SELECT a.discount_amount, a.discount_amounts
+        FROM billing.adjusted_lines(
+            ARRAY[draft], ARRAY(SELECT l FROM billing.invoice_lines l WHERE l.invoice = draft.id)) a
+        WHERE a.line = (charge_discounts.line).id;
+    END IF;
+END $$;
+COMMENT ON FUNCTION billing.charge_discounts(billing.invoice_lines) IS
+'The discounts of a line: as they are for ever, or on a draft as they would be now, whatever it was last shown with, or if
+it cannot be finalized. Internal.';
+
+CREATE FUNCTION billing.charging_drafts(invoices text[]) RETURNS text[]
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+RETURN ARRAY(SELECT DISTINCT c.invoice
+             FROM billing.invoice_lines l
+             JOIN billing.invoice_items x ON x.id = l.invoice_item
+             CROSS JOIN LATERAL billing.charge_line(x.charge) c
+             JOIN billing.invoices i ON i.id = c.invoice AND i.status = 'draft'
+             WHERE l.invoice = ANY (invoices) AND l.kind = 'unused_time' AND l.amount < 0 AND c.invoice <> ALL (invoices)
+             ORDER BY c.invoice);
+COMMENT ON FUNCTION billing.charging_drafts(text[]) IS
+'Other drafts, on which the charges are that some invoices give back. Internal.';
 
 CREATE FUNCTION billing.giving_back(charged text[], among text[]) RETURNS text[]
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
@@ -31,14 +68,12 @@ COMMENT ON FUNCTION billing.giving_back(text[], text[]) IS
 'Which of some invoices give back unused time that other ones have charged, so go by the discounts there. Internal.';
 
 CREATE FUNCTION billing.open_charges(item text, at timestamptz)
-RETURNS TABLE (id text, price text, quantity numeric, amount bigint, charged tstzrange, open tstzrange, tax_rates text[])
+RETURNS TABLE (id text, price text, quantity numeric, amount bigint, credited_discount bigint, charged tstzrange,
+               open tstzrange, tax_rates text[])
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     WITH charges AS (
-        SELECT coalesce(x.id, l.id) AS id, l.kind, l.price, l.quantity,
-               l.amount - (
-                   SELECT coalesce(sum(n.amount), 0)::bigint
-                   FROM billing.credit_note_lines n JOIN billing.credit_notes o ON o.id = n.credit_note
-                   WHERE n.invoice_line = l.id AND o.status = 'issued') AS amount,
+        SELECT coalesce(x.id, l.id) AS id, l.kind, l.price, l.quantity, l.amount - c.amount AS amount,
+               c.discount_amount AS credited_discount,
                l.period_start, l.period_end,
                coalesce(x.created, o.created) AS created, right(coalesce(x.id, l.id), 32) AS place,
                ARRAY(SELECT t.value ->> 'tax_rate' FROM jsonb_array_elements(l.taxes) WITH ORDINALITY t (value, place)
@@ -47,6 +82,10 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
         JOIN billing.invoices i ON i.id = l.invoice
         JOIN billing.subscriptions s ON s.id = i.subscription
         LEFT JOIN billing.invoice_items x ON x.id = l.invoice_item
+        CROSS JOIN LATERAL (
+            SELECT coalesce(sum(n.amount), 0)::bigint AS amount, coalesce(sum(n.discount_amount), 0)::bigint AS discount_amount
+            FROM billing.credit_note_lines n JOIN billing.credit_notes o ON o.id = n.credit_note
+            WHERE n.invoice_line = l.id AND o.status = 'issued') c
         -- What an invoice that was made anew charges was charged when its first one did.
         CROSS JOIN LATERAL (
             WITH RECURSIVE originals AS (
@@ -59,11 +98,11 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
           AND i.status <> 'void' AND NOT (i.status = 'draft' AND i.auto_advance AND billing.is_waived(i, s))
         UNION ALL
         -- Taxed as it is by the invoice that takes both.
-        SELECT x.id, x.kind, x.price, x.quantity, x.amount, x.period_start, x.period_end, x.created, right(x.id, 32), NULL
+        SELECT x.id, x.kind, x.price, x.quantity, x.amount, 0, x.period_start, x.period_end, x.created, right(x.id, 32), NULL
         FROM billing.invoice_items x
         WHERE x.subscription_item = item AND x.invoice IS NULL AND x.period_end > at
     )
-    SELECT d.id, d.price, d.quantity, d.amount, tstzrange(d.period_start, d.period_end), tstzrange(s.opens, e.closes),
+    SELECT d.id, d.price, d.quantity, d.amount, d.credited_discount, tstzrange(d.period_start, d.period_end), tstzrange(s.opens, e.closes),
            d.tax_rates
     FROM charges d
     CROSS JOIN LATERAL (SELECT greatest(d.period_start, at)) s (opens)
@@ -78,36 +117,38 @@ $$;
 COMMENT ON FUNCTION billing.open_charges(text, timestamptz) IS
 'What was charged for a licensed item and covers time after a moment, before discounts and net of credit notes, and which of
 that time has been neither given back nor charged anew: on invoices that neither are void nor become it, as collection is
-paused, and in what waits for one (tax_rates NULL: not known yet). id: of its invoice item, or else of its line. Internal.';
+paused, and in what waits for one (tax_rates NULL: not known yet). id: of its invoice item, or else of its line. credited_discount: what of its discounts the credit notes have taken back. Internal.';
 
 CREATE FUNCTION billing.prorate(
     subscription billing.subscriptions, item text, kind text, price text, quantity numeric, amount bigint,
-    part tstzrange, as_of timestamptz, charge text DEFAULT NULL, tax_rates text[] DEFAULT NULL
+    part tstzrange, as_of timestamptz, charge text DEFAULT NULL, charge_amount bigint DEFAULT NULL,
+    charge_credited_discount bigint DEFAULT NULL, tax_rates text[] DEFAULT NULL
 ) RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
     INSERT INTO billing.invoice_items
         (customer, currency, subscription, subscription_item, price, kind, description, quantity, amount,
-         period_start, period_end, created, discountable, charge, tax_rates)
+         period_start, period_end, created, discountable, charge, charge_amount, charge_credited_discount, tax_rates)
     SELECT subscription.customer, subscription.currency, subscription.id, item, p.id, kind,
            CASE kind WHEN 'unused_time' THEN 'Unused time: ' ELSE 'Remaining time: ' END
                || quantity || ' × ' || billing.price_label(p),
-           quantity, amount, lower(part), upper(part), as_of, kind = 'licensed', prorate.charge,
-           prorate.tax_rates
+           quantity, amount, lower(part), upper(part), as_of, kind = 'licensed', prorate.charge, prorate.charge_amount,
+           prorate.charge_credited_discount, prorate.tax_rates
     FROM billing.prices p
     WHERE p.id = prorate.price
 $$;
 COMMENT ON FUNCTION billing.prorate(
-    billing.subscriptions, text, text, text, numeric, bigint, tstzrange, timestamptz, text, text[]) IS
+    billing.subscriptions, text, text, text, numeric, bigint, tstzrange, timestamptz, text, bigint, bigint, text[]) IS
 'Notes that part of a licensed item''s period is given back (kind unused_time) or charged (licensed); the next invoice
-of the subscription takes it. charge, tax_rates: those of what is given back; tax_rates NULL: as any line of that invoice.
-Internal.';
+of the subscription takes it. From charge on: what is given back, as of billing.open_charges; tax_rates NULL: as any line of
+that invoice. Internal.';
 
 CREATE FUNCTION billing.credit_unused(
     subscription billing.subscriptions, item text, at timestamptz, as_of timestamptz
 ) RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
     SELECT billing.prorate($1, item, 'unused_time', c.price, c.quantity,
-                           -billing.prorated_amount(c.amount, c.open, c.charged), c.open, as_of, c.id, c.tax_rates)
+                           -billing.prorated_amount(c.amount, c.open, c.charged), c.open, as_of,
+                           c.id, c.amount, c.credited_discount, c.tax_rates)
     FROM billing.open_charges(item, at) c
     WHERE c.amount <> 0
 $$;

@@ -110,7 +110,8 @@ LANGUAGE sql STABLE ROWS 2 AS $$
                                   AND lower(c.period) >= ($1).current_period_start
                              THEN ($1).current_period_start
                              -- The last invoice's end, where the anchor has moved since.
-                             ELSE greatest(lower(c.period), ($1).trial_end, ($1).start_date, (
+                             ELSE greatest(CASE WHEN ($1).trial_start = $2 THEN NULL ELSE lower(c.period) END, ($1).start_date,
+                                           CASE WHEN ($1).trial_end <= ($1).current_period_start THEN ($1).trial_end END, (
                                  SELECT max(l.period_end)
                                  FROM billing.invoice_lines l JOIN billing.invoices v ON v.id = l.invoice
                                  WHERE l.subscription_item = x.item AND l.kind = 'usage' AND v.regenerated_as IS NULL
@@ -120,8 +121,9 @@ LANGUAGE sql STABLE ROWS 2 AS $$
                         x.starts_at),
                least($2, x.ends_at)) w (period_start, period_end)
     WHERE w.period_start < w.period_end
-      AND coalesce(($1).current_period_start >= ($1).trial_end, true)
-      AND (NOT $3 OR upper(c.period) = $2 OR billing.subscription_ends($1))
+      -- A trial may also begin with the end of this period, and has moved the anchor to its own end then.
+      AND coalesce(($1).current_period_start >= ($1).trial_end OR ($1).current_period_start < ($1).trial_start, true)
+      AND (NOT $3 OR upper(c.period) = $2 OR coalesce(($1).trial_start = $2, false) OR billing.subscription_ends($1))
 $$;
 COMMENT ON FUNCTION billing.usage_lines(billing.subscriptions, timestamptz, boolean) IS
 'What is to be rated of a subscription''s usage in its current period, up to a time: one row for each metered item and each

@@ -8,12 +8,14 @@ DECLARE
     pending text[];
     used_discounts text[];
     used_invoices text[];
+    charging text[];
 BEGIN
     IF NOT EXISTS (SELECT FROM billing.discounts) THEN
         RETURN;
     END IF;
     -- The discounts of the charges that some of them give back may have changed since.
-    PERFORM billing.adjust_drafts(billing.giving_back(redeem_discounts.invoices, redeem_discounts.invoices));
+    charging := billing.charging_drafts(redeem_discounts.invoices);
+    PERFORM billing.adjust_drafts(billing.giving_back(redeem_discounts.invoices || charging, redeem_discounts.invoices));
     pending := ARRAY(SELECT i.id FROM billing.invoices i LEFT JOIN billing.subscriptions s ON s.id = i.subscription
                      WHERE i.id = ANY (redeem_discounts.invoices) AND i.status = 'draft'
                        AND NOT billing.is_waived(i, s)
@@ -33,7 +35,17 @@ BEGIN
               CROSS JOIN LATERAL jsonb_array_elements(l.discount_amounts) a (amount)
               JOIN billing.discounts x ON x.id = a.amount ->> 'discount'
               JOIN billing.coupons c ON c.id = x.coupon
-              WHERE i.id = ANY (pending) AND c.duration = 'once' AND (a.amount ->> 'amount')::bigint > 0) u;
+              WHERE i.id = ANY (pending) AND c.duration = 'once' AND (a.amount ->> 'amount')::bigint > 0
+              UNION
+              -- What is given back of a charge on a draft goes by the coupon that it shows, so the draft has it from now on.
+              SELECT x.id, i.id, i.created, i.subscription
+              FROM billing.invoices i
+              CROSS JOIN LATERAL billing.adjusted_lines(
+                  ARRAY[i], ARRAY(SELECT l FROM billing.invoice_lines l WHERE l.invoice = i.id)) l
+              CROSS JOIN LATERAL jsonb_array_elements(l.discount_amounts) a (amount)
+              JOIN billing.discounts x ON x.id = a.amount ->> 'discount'
+              JOIN billing.coupons c ON c.id = x.coupon
+              WHERE i.id = ANY (charging) AND c.duration = 'once' AND (a.amount ->> 'amount')::bigint > 0) u;
         EXIT WHEN used_discounts IS NULL;
         PERFORM FROM billing.discounts x WHERE x.id = ANY (used_discounts) ORDER BY x.id FOR NO KEY UPDATE;
         UPDATE billing.discounts x SET redeemed_invoice = f.invoice
@@ -47,7 +59,7 @@ BEGIN
                          ORDER BY u.invoice);
         EXIT WHEN cardinality(pending) = 0;
         PERFORM billing.adjust_drafts(pending);
-        PERFORM billing.adjust_drafts(billing.giving_back(pending, redeem_discounts.invoices));
+        PERFORM billing.adjust_drafts(billing.giving_back(pending || charging, redeem_discounts.invoices));
     END LOOP;
 END $$;
 COMMENT ON FUNCTION billing.redeem_discounts(text[]) IS

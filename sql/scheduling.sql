@@ -134,6 +134,7 @@ BEGIN
     IF found.status = 'active'
        AND (planned -> running) - untouched <> current - untouched
     THEN
+        PERFORM billing.lock_to_change(found.subscription, as_of, billing.coupons_named(planned));
         PERFORM billing.change_subscription(
             s, billing.changes_of_phase(
                 s, (planned -> running) - ARRAY['trial_end', 'billing_cycle_anchor']
@@ -251,6 +252,7 @@ BEGIN
         EXIT WHEN found.next_phase_at IS NULL OR found.next_phase_at > as_of;
         at := found.next_phase_at;
         IF found.status = 'active' THEN
+            PERFORM billing.lock_to_change(found.subscription, as_of, '{}');
             -- The invoice that ends a period as a phase begins is made by the terms of that phase.
             drafts := drafts || billing.make_drafts(at - interval '1 microsecond', found.subscription);
             managed := billing.lock_subscription(found.subscription);
@@ -366,8 +368,8 @@ BEGIN
         UNION SELECT i.customer FROM billing.invoices i WHERE i.id = ANY (drafts)
         UNION SELECT h.customer FROM billing.subscription_schedules h WHERE h.id = ANY (schedules));
     PERFORM billing.lock_to_finalize(customers, ARRAY(
-        SELECT k.coupon #>> '{}' FROM billing.subscription_schedules h
-        CROSS JOIN LATERAL jsonb_path_query(h.phases, '$.**.coupon') k (coupon)
+        SELECT k.coupon FROM billing.subscription_schedules h
+        CROSS JOIN LATERAL unnest(billing.coupons_named(h.phases)) k (coupon)
         WHERE h.id = ANY (schedules)));
 END $$;
 COMMENT ON FUNCTION billing.lock_due_changes(timestamptz, boolean) IS

@@ -104,6 +104,9 @@ BEGIN
     FROM jsonb_array_elements(definition -> 'items') WITH ORDINALITY i (value, place)
     JOIN billing.prices p ON p.id = i.value ->> 'price'
     ORDER BY i.place;
+    IF billing.coupons_named(definition) <> '{}' THEN
+        PERFORM billing.lock_discounts(ARRAY[made.customer], billing.coupons_named(definition));
+    END IF;
     PERFORM billing.discount_subscription(made.id, definition, as_of);
     PERFORM billing.make_first_invoice(made, as_of);
     RETURN made.id;

@@ -6,7 +6,7 @@ use super::discount::spread;
 use super::{AdjustedLine, Line, round};
 
 /// What stands billed of what a line corrects, and what discounts and credit made of it.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Correction {
     /// Minor units, before discounts and credit.
@@ -30,19 +30,18 @@ pub struct Part {
 }
 
 impl Correction {
-    /// A charge with the discounts that it has got on the same invoice. It has no credit yet.
-    pub(super) fn of(amount: i64, charge: &AdjustedLine) -> Correction {
-        let part = |(id, amount): &(String, i64)| Part {
-            id: id.clone(),
-            amount: *amount,
-        };
-        Correction {
-            amount,
-            // Parts of one amount, so their sum fits.
-            discount_amount: charge.discounts.iter().map(|(_, amount)| amount).sum(),
-            credit_amount: 0,
-            discounts: charge.discounts.iter().map(part).collect(),
-            credits: Vec::new(),
+    /// With a line of the same invoice, and the discounts that it has got there. It has no credit yet.
+    pub(super) fn add(&mut self, amount: i64, line: &AdjustedLine) {
+        self.amount = self.amount.saturating_add(amount);
+        for (id, amount) in &line.discounts {
+            self.discount_amount = self.discount_amount.saturating_add(*amount);
+            match self.discounts.iter_mut().find(|part| part.id == *id) {
+                Some(part) => part.amount = part.amount.saturating_add(*amount),
+                None => self.discounts.push(Part {
+                    id: id.clone(),
+                    amount: *amount,
+                }),
+            }
         }
     }
 }

@@ -40,6 +40,7 @@ pub struct Line {
     pub tax_rates: Vec<String>,
     /// What it gives back a part of, when it is below zero and that is on other invoices.
     pub corrects: Option<Correction>,
-    /// The line of this invoice, counted from 1, that it gives back a part of.
-    pub reverses: Option<usize>,
+    /// The lines of this invoice, counted from 1, that it gives back a part of: a charge, and what was given back of that before.
+    #[serde(default)]
+    pub reverses: Vec<usize>,
 }

@@ -26,21 +26,17 @@ mod tests;
 /// A line names a tax rate or a line that the invoice does not have.
 pub fn adjust(invoice: &Invoice) -> Result<Adjusted, Unknown> {
     let mut lines: Vec<AdjustedLine> = invoice.lines.iter().map(AdjustedLine::of).collect();
-    for (line, adjusted) in std::iter::zip(&invoice.lines, &mut lines) {
-        if let Some(billed) = &line.corrects {
-            correction::apply(line, billed, adjusted);
-        }
-    }
     for discount in &invoice.discounts {
         discount::apply(discount, invoice, &mut lines);
     }
-    for (place, line) in invoice.lines.iter().enumerate() {
-        if let Some(reversed) = line.reverses {
-            let charge = reversed.checked_sub(1).and_then(|place| lines.get(place));
-            let charge = charge.ok_or(Unknown::Line(reversed))?;
-            let billed = Correction::of(invoice.lines[reversed - 1].amount, charge);
-            correction::apply(line, &billed, &mut lines[place]);
+    for (nth, line) in invoice.lines.iter().enumerate() {
+        let mut billed = line.corrects.clone().unwrap_or_default();
+        for place in &line.reverses {
+            let other = place.checked_sub(1).filter(|other| *other < lines.len());
+            let other = other.ok_or(Unknown::Line(*place))?;
+            billed.add(invoice.lines[other].amount, &lines[other]);
         }
+        correction::apply(line, &billed, &mut lines[nth]);
     }
     credit::apply(invoice, &mut lines);
     for (line, adjusted) in std::iter::zip(&invoice.lines, &mut lines) {

@@ -24,7 +24,7 @@ fn usage(amount: i64) -> Line {
         period_end: day(31),
         tax_rates: vec![],
         corrects: None,
-        reverses: None,
+        reverses: vec![],
     }
 }
 

@@ -6,7 +6,7 @@ use postgres::Client;
 use postgres::error::SqlState;
 
 use crate::invoices::{assert_books_balance, shop};
-use crate::recording::{await_blocked, backend, number, text};
+use crate::recording::{await_blocked, await_that, backend, number, text};
 
 fn quiet_cluster() -> Cluster {
     cluster_under_test(&Options::default().set("billing.worker", "off")).unwrap()
@@ -221,6 +221,101 @@ fn a_draft_is_finalized_while_a_run_waits() {
     let billed = "SELECT sum(l.amount)::text FROM billing.invoice_lines l WHERE l.kind IN ('usage', 'late_usage') AND l.period_start = '2024-01-01'";
     assert_eq!(text(&mut client, billed), "120");
     assert_eq!(number(&mut client, "SELECT count(*) FROM billing.late_usage_marks"), 0);
+}
+
+/// What stands before two that come one after the other, and what they do; a third session holds what the first of them waits for.
+struct Crossing {
+    before: &'static str,
+    held: &'static str,
+    first: &'static str,
+    second: &'static str,
+}
+
+const ADD_A_SEAT: &str =
+    "SELECT billing.update_subscription('a', jsonb_build_object('proration_behavior', 'always_invoice',
+        'items', jsonb_build_array(jsonb_build_object('id', id, 'quantity', 2))), '2024-06-16')
+    FROM billing.subscription_items WHERE subscription = 'a' AND quantity IS NOT NULL";
+const FINALIZE_B: &str = "SELECT billing.finalize_invoice(id, '2024-06-16') FROM billing.invoices WHERE status = 'draft' AND subscription = 'b'";
+
+/// An invoice at once makes an older draft final before it, and so takes numbers and then locks what the second one uses up. What
+/// the first locks comes before the numbers: a discount that has ended but holds for the draft, a grant that is used up and gets
+/// something back, the customer's discounts before a coupon.
+const CROSSINGS: [Crossing; 3] = [
+    Crossing {
+        before: r#"SELECT billing.create_coupon('{"percent_off": 50, "duration": "once"}', 'half');
+            SELECT billing.create_subscription('{"customer": "acme", "items": [{"price": "seat"}]}', s, '2024-05-01') FROM unnest('{a,b}'::text[]) s;
+            SELECT billing.apply_discount('half', 'customer', 'acme', '2024-05-10');
+            SELECT billing.generate_invoices('2024-06-01');
+            SELECT billing.set_discounts('customer', 'acme', '[]', '2024-06-10')"#,
+        held: "SELECT FROM billing.discounts FOR NO KEY UPDATE",
+        first: FINALIZE_B,
+        second: ADD_A_SEAT,
+    },
+    Crossing {
+        before: r#"SELECT billing.create_subscription('{"customer": "acme", "items": [{"price": "seat"}, {"price": "call"}]}', 'a', '2024-04-01');
+            SELECT billing.create_subscription('{"customer": "acme", "items": [{"price": "call"}]}', 'b', '2024-04-01');
+            SELECT billing.create_credit_grant('{"customer": "acme", "amount": {"type": "monetary", "monetary": {"currency": "usd", "value": 50}},
+                "applicability_config": {"scope": {"price_type": "metered"}}}', as_of => '2024-04-01');
+            SELECT billing.record_meter_event('calls', 'acme', 200, 'taken back', '2024-04-05');
+            SELECT billing.generate_invoices('2024-05-01 01:00');
+            SELECT billing.generate_invoices('2024-06-01');
+            SELECT billing.cancel_meter_event('calls', 'acme', 'taken back');
+            SELECT billing.roll_up()"#,
+        held: "SELECT FROM billing.credit_grants FOR NO KEY UPDATE",
+        first: FINALIZE_B,
+        second: ADD_A_SEAT,
+    },
+    Crossing {
+        before: r#"SELECT billing.create_customer('bolt');
+            SELECT billing.create_coupon('{"percent_off": 10, "duration": "forever"}', 'tenth'), billing.create_coupon('{"percent_off": 20, "duration": "forever"}', 'fifth');
+            SELECT billing.create_subscription('{"customer": "acme", "items": [{"price": "seat"}]}', 'a', '2024-05-01');
+            SELECT billing.create_subscription('{"customer": "acme", "items": [{"price": "seat"}], "discounts": [{"coupon": "fifth"}]}', 'b', '2024-05-01')"#,
+        held: "SELECT billing.apply_discount('tenth', 'customer', 'bolt', '2024-06-16')",
+        first: r#"SELECT billing.update_subscription('a', jsonb_build_object('proration_behavior', 'always_invoice', 'discounts', '[{"coupon": "tenth"}]'::jsonb,
+                'items', jsonb_build_array(jsonb_build_object('id', id, 'quantity', 2))), '2024-06-16')
+            FROM billing.subscription_items WHERE subscription = 'a'"#,
+        second: r#"SELECT billing.set_discounts('subscription', 'b', '[{"coupon": "tenth"}]', '2024-06-16')"#,
+    },
+];
+
+#[test]
+fn an_invoice_at_once_takes_its_locks_in_the_order_of_all() {
+    let cluster = quiet_cluster();
+    for Crossing {
+        before,
+        held,
+        first,
+        second,
+    } in CROSSINGS
+    {
+        let database = Database::with_extension(&cluster).unwrap();
+        let mut client = connect(&database);
+        shop(&mut client);
+        client.batch_execute(before).unwrap();
+        client.batch_execute(&format!("BEGIN; {held}")).unwrap();
+        let mut watcher = connect(&database);
+        std::thread::scope(|scope| {
+            let mut start = |sql: &'static str| {
+                let mut session = connect(&database);
+                let waiting = backend(&mut session);
+                let doing = scope.spawn(move || session.batch_execute(sql));
+                await_that("it waits", || {
+                    let blocked = format!("SELECT count(*) FROM unnest(pg_blocking_pids({waiting}))");
+                    number(&mut watcher, &blocked) > 0
+                });
+                doing
+            };
+            let doing = [start(first), start(second)];
+            client.batch_execute("COMMIT").unwrap();
+            for deed in doing {
+                deed.join().unwrap().unwrap();
+            }
+        });
+        client
+            .batch_execute("SELECT billing.generate_invoices('2024-07-01 01:00')")
+            .unwrap();
+        assert_books_balance(&mut client);
+    }
 }
 
 /// `CALL run_billing`, late, looks at the thresholds of the periods that have just begun, as `generate_invoices` does.

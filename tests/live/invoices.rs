@@ -351,8 +351,10 @@ stories! {
     price_models
     price_swap
     price_swap_metered
+    proration_before_final
     proration_date
     proration_discounts
+    proration_in_parts
     proration_of_drafts
     proration_waiting
     quantity_change

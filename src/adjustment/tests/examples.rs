@@ -322,7 +322,7 @@ fn taxes_that_bigint_cannot_hold_together_are_said_to_be_beyond_it() {
 #[test]
 fn what_is_given_back_of_a_line_takes_its_share_of_what_that_has_got_here() {
     let back = |amount| Line {
-        reverses: Some(2),
+        reverses: vec![2],
         ..seat(amount)
     };
     let given = |of: &[Line]| lines(&with_discounts(of, &[Off::Amount(500), percent_off("50")]));
@@ -334,6 +334,14 @@ fn what_is_given_back_of_a_line_takes_its_share_of_what_that_has_got_here() {
     assert_eq!(all[2].rest, -208);
     let gone = given(&[seat(1000), seat(2000), back(-2000)]);
     assert_eq!(gone[1].rest + gone[2].rest, 0);
+    // In two steps: half of it keeps 5.84 of 11.67, and the rest takes those.
+    let again = Line {
+        reverses: vec![2, 3],
+        ..seat(-1000)
+    };
+    let steps = given(&[seat(1000), seat(2000), back(-1000), again]);
+    let taken_back = |line: &AdjustedLine| line.discounts.iter().map(|(_, amount)| amount).sum::<i64>();
+    assert_eq!((taken_back(&steps[2]), taken_back(&steps[3])), (-583, -584));
     // What asks for something gives nothing back.
     assert_eq!(parts(&given(&[seat(1000), seat(0), back(10)])[2]).len(), 2);
 }
@@ -342,7 +350,7 @@ fn what_is_given_back_of_a_line_takes_its_share_of_what_that_has_got_here() {
 fn a_line_that_is_not_there_is_not_reversed() {
     for place in [0, 2] {
         let line = Line {
-            reverses: Some(place),
+            reverses: vec![place],
             ..seat(-1)
         };
         assert_eq!(adjust(&invoice(&[line])), Err(Unknown::Line(place)));

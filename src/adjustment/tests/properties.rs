@@ -16,7 +16,7 @@ fn line() -> impl Strategy<Value = Line> {
         period_end: day(29 + late),
         tax_rates: vec![],
         corrects: None,
-        reverses: None,
+        reverses: vec![],
     })
 }
 

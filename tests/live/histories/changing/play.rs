@@ -228,10 +228,15 @@ pub fn unordered(mut books: Vec<Told>, contested: &Contested) -> Vec<Told> {
     books.retain(|invoice| !contested.coupons.contains(&invoice.subscription));
     for invoice in &mut books {
         invoice.settled = invoice.settled.map(|_| (0, 0, 0, 0));
-        if contested.credit.contains(&invoice.subscription) {
+        let uncertain = if contested.drafts && invoice.finalized_at.is_none() {
+            Some(", discount")
+        } else {
+            contested.credit.contains(&invoice.subscription).then_some(", credit")
+        };
+        if let Some(from) = uncertain {
             invoice.total = 0;
             for line in &mut invoice.lines {
-                line.truncate(line.find(", credit").unwrap_or(line.len()));
+                line.truncate(line.find(from).unwrap_or(line.len()));
             }
         }
         invoice.lines.sort();

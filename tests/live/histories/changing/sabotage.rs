@@ -90,15 +90,15 @@ const ALL: [Sabotage; 10] = [
     sabotage(
         "unused time is given back by its list price",
         "adjusted_lines",
-        "WHERE p.charge IS NOT NULL AND c.discount_amount > 0",
-        "WHERE false",
+        "coalesce(b.discount_amount - r.charge_credited_discount, 0)",
+        "0",
         By::Model,
     ),
     sabotage(
         "unused time of a charge on the same invoice is given back by its list price",
         "adjusted_lines",
-        "'reverses', r.place",
-        "'reverses', NULL",
+        "coalesce(r.places, '[]')",
+        "'[]'::jsonb",
         By::Model,
     ),
     sabotage(

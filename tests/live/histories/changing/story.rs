@@ -283,7 +283,11 @@ impl Changing {
             subscriptions.iter().filter(|other| other.customer == customer).count() > 1
         };
         let once = |list: &[usize]| list.iter().any(|n| matches!(COUPONS[*n].duration, Duration::Once));
-        let mut contested = Contested::default();
+        let keeps = |change: &Change| matches!(change.what, What::PauseCollection { .. });
+        let mut contested = Contested {
+            drafts: self.changes.iter().any(keeps),
+            ..Contested::default()
+        };
         for (place, subscription) in subscriptions.iter().enumerate() {
             let customer = subscription.customer;
             if !shared(place) {
@@ -306,6 +310,8 @@ impl Changing {
 pub struct Contested {
     pub credit: Vec<String>,
     pub coupons: Vec<String>,
+    /// What a draft that waits for a person shows, too: as of when it was last looked at.
+    pub drafts: bool,
 }
 
 fn some_coupons(dice: &mut Dice, wild: bool) -> Vec<usize> {
