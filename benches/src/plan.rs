@@ -77,6 +77,11 @@ impl Plan {
         self.choose(5, 3)
     }
 
+    /// Of single events: slices are short, so a moment's noise weighs more, and more of them cost little.
+    pub fn rounds_of_slices(&self) -> usize {
+        self.choose(11, 3)
+    }
+
     /// How long a slice of single events is measured.
     pub fn slice(&self) -> Duration {
         Duration::from_secs(self.choose(2, 1))

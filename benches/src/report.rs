@@ -19,6 +19,7 @@ pub struct Report {
     pub commit: String,
     pub machine: Machine,
     pub quick: bool,
+    /// as many as the row has had
     pub rounds: usize,
     /// since the run began
     pub seconds: f64,
@@ -130,7 +131,7 @@ impl Report {
             commit: machine::commit(),
             machine: Machine::this(),
             quick: plan.quick,
-            rounds: plan.rounds(),
+            rounds: 0,
             seconds: 0.0,
             servers: Vec::new(),
             started: Instant::now(),
@@ -188,6 +189,9 @@ impl Report {
         report.seconds = self.started.elapsed().as_secs_f64();
         for server in &mut report.servers {
             server.cases.retain(|case| case.row == row);
+            let figures = server.cases.iter().flat_map(|case| &case.contenders);
+            let rounds = figures.map(|figures| figures.samples.len()).max().unwrap_or(0);
+            report.rounds = report.rounds.max(rounds);
         }
         let folder = match plan.is_full() {
             true => place::project().join("benches/results"),

@@ -3,8 +3,6 @@
 use harness::Result;
 use serde::Serialize;
 
-use crate::plan::Plan;
-
 /// One contender: its name, and its turn, which returns one figure.
 pub struct Contender<'a> {
     name: &'static str,
@@ -50,8 +48,8 @@ impl Series {
 }
 
 /// A B C, A B C, … The first round warms up and is not kept.
-pub fn alternate(plan: &Plan, contenders: Vec<Contender>) -> Result<Vec<Series>> {
-    let mut series = take_turns(1 + plan.rounds(), contenders)?;
+pub fn alternate(rounds: usize, contenders: Vec<Contender>) -> Result<Vec<Series>> {
+    let mut series = take_turns(1 + rounds, contenders)?;
     for Series { samples, .. } in &mut series {
         samples.remove(0);
     }

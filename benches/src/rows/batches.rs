@@ -85,7 +85,7 @@ fn case(server: &Server, plan: &Plan, report: &mut Report, commit: Commit, size:
             Ok(rate)
         })
     });
-    let series = alternate(plan, contenders.collect())?;
+    let series = alternate(plan.rounds(), contenders.collect())?;
     let judged: [Judged; 4] = [
         (ARRAYS, COPY, against_copy(size)),
         (JSON, ARRAYS, Target::must(0.7).aim(0.9)),

@@ -76,7 +76,7 @@ fn compare(books: &Books, plan: &Plan, report: &mut Report) -> Result<()> {
         }),
         Contender::new(RUN, || Ok(books.run()?.0)),
     ];
-    let mut series = alternate(plan, contenders)?;
+    let mut series = alternate(plan.rounds(), contenders)?;
     series.push(Series {
         contender: FINALIZE,
         samples: finalized.into_inner().split_off(1), // without the round that warmed up

@@ -56,7 +56,7 @@ pub fn measure(server: &Server, plan: &Plan, report: &mut Report) -> Result<()> 
     ] {
         let contenders =
             SIZES.map(|(name, database)| Contender::new(name, move || work.figure(server, plan, database, backlog)));
-        let series = alternate(plan, contenders.into())?;
+        let series = alternate(plan.rounds(), contenders.into())?;
         // Rates are judged by the smallest's; of times, the smallest's is judged by theirs.
         let target = Target::must(0.8).aim(1.0);
         let (smallest, _) = SIZES[0];

@@ -95,7 +95,7 @@ fn case(
             query.milliseconds(&mut server.client(DATABASE)?, range, turn)
         })
     });
-    let series = alternate(plan, contenders.into())?;
+    let series = alternate(plan.rounds(), contenders.into())?;
     report.add(ROW, name, Unit::Milliseconds, series, &[(GROUP_BY, SUMMARY, target)]);
     Ok(())
 }

@@ -55,7 +55,7 @@ pub fn measure(server: &Server, plan: &Plan, report: &mut Report) -> Result<()> 
             Ok(rate)
         })
     });
-    let series = alternate(plan, folds.into_iter().chain(recordings).collect())?;
+    let series = alternate(plan.rounds(), folds.into_iter().chain(recordings).collect())?;
     let mut judged = Vec::new();
     for (fold, _) in BACKLOGS {
         for (recording, _) in RECORDINGS {

@@ -85,7 +85,7 @@ fn case(server: &Server, plan: &Plan, report: &mut Report, customers: Customers,
             Ok(slice.rate)
         })
     });
-    let series = alternate(plan, contenders.collect())?;
+    let series = alternate(plan.rounds_of_slices(), contenders.collect())?;
     let case = format!("{}, synchronous_commit {}", customers.name(), commit.setting());
     report.add(
         ROW,
