@@ -69,7 +69,9 @@ BEGIN
         SELECT p.id AS line, p.invoice, p.charge, p.charge_amount, p.charge_credited_discount, c.line AS charge_line,
                ARRAY(SELECT y.id FROM billing.invoice_items y
                      WHERE y.subscription_item = p.subscription_item AND y.charge = p.charge
-                       AND (y.created, y.id) < (p.noted, p.invoice_item)) AS earlier
+                       AND (y.created, y.id) < (p.noted, p.invoice_item)
+                       -- Before a credit note in between it was part of another amount.
+                       AND y.charge_amount = p.charge_amount) AS earlier
         FROM parts p
         LEFT JOIN LATERAL (SELECT l AS line FROM billing.charge_line(p.charge) l) c ON true
         WHERE p.charge IS NOT NULL
@@ -80,7 +82,11 @@ BEGIN
         JOIN parts o ON o.invoice = r.invoice
          AND (o.id = r.charge OR o.invoice_item = r.charge OR o.id = (r.charge_line).id OR o.invoice_item = ANY (r.earlier))
         GROUP BY r.line
-    ), corrections AS (
+    ), charging AS MATERIALIZED (
+        SELECT d.line, d.discount_amount, d.discount_amounts
+        FROM billing.draft_discounts(ARRAY(
+            SELECT DISTINCT (r.charge_line).invoice FROM returns r WHERE (r.charge_line).invoice <> r.invoice)) d
+    ), corrections AS MATERIALIZED (
         SELECT p.id AS line, jsonb_build_object(
                    -- What is given back fits bigint, so the rest of more than that does not matter.
                    'amount', least(b.amount, 9223372036854775807), 'discount_amount', b.discount_amount,
@@ -129,9 +135,12 @@ BEGIN
         FROM returns r
         LEFT JOIN reversals v ON v.line = r.line
         -- A charge that waited as this did is on the same invoice, and gets its discounts there.
+        LEFT JOIN charging h ON h.line = (r.charge_line).id
         LEFT JOIN LATERAL (
-            SELECT r.line, d.discount_amount, d.discount_amounts
-            FROM billing.charge_discounts(CASE WHEN v.charged IS NOT TRUE THEN r.charge_line END) d) b ON true
+            SELECT r.line,
+                   CASE WHEN h.line IS NULL THEN (r.charge_line).discount_amount ELSE h.discount_amount END AS discount_amount,
+                   CASE WHEN h.line IS NULL THEN (r.charge_line).discount_amounts ELSE h.discount_amounts END AS discount_amounts
+            WHERE (r.charge_line).id IS NOT NULL AND v.charged IS NOT TRUE) b ON true
         CROSS JOIN LATERAL (
             SELECT coalesce(sum(l.amount), 0) AS amount, coalesce(sum(l.discount_amount), 0) AS discount_amount,
                    jsonb_agg(l.discount_amounts ORDER BY l.id) AS lists

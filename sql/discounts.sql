@@ -194,6 +194,15 @@ BEGIN
         RAISE EXCEPTION '% discounts on % "%"', jsonb_array_length(discounts), replace(object_kind, '_', ' '), object_id
             USING ERRCODE = 'invalid_parameter_value', HINT = 'An object takes at most 20.';
     END IF;
+    IF object_kind = 'invoice' AND EXISTS (
+        SELECT FROM billing.invoice_lines l
+        JOIN billing.invoice_items x ON x.subscription_item = l.subscription_item AND x.charge IN (l.id, l.invoice_item)
+        JOIN billing.invoices i ON i.id = x.invoice AND i.status NOT IN ('draft', 'void')
+        WHERE l.invoice = object_id)
+    THEN
+        RAISE EXCEPTION 'the discounts of invoice "%" stand: something of it has been given back by them', object_id
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Correct it by a credit note once it is final.';
+    END IF;
     listed := ARRAY(
         SELECT d.id FROM billing.discounts d
         WHERE d.ended_at IS NULL
@@ -271,7 +280,7 @@ COMMENT ON FUNCTION billing.set_discounts(text, text, jsonb, timestamptz) IS
 form: [{"coupon": "..."}] redeems a coupon, {"discount": "di_..."} or the id alone keeps one that there is; those not
 named end at as_of; [] or null ends all. Returns their ids, in order: they apply one after the other. At most 20, each
 coupon once. Errors: 42704 unknown object or discount; 23503 unknown coupon; 55000 a coupon that cannot be redeemed any
-more, a canceled subscription, an invoice that is no draft; 22023 another currency, a bad list; 0A000 a promotion code;
+more, a canceled subscription, an invoice that is no draft or of which something was given back; 22023 another currency, a bad list; 0A000 a promotion code;
 22004 NULL.';
 
 CREATE FUNCTION billing.apply_discount(

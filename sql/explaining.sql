@@ -322,6 +322,7 @@ BEGIN
             found.amount - sum,
             CASE WHEN is_usage THEN 'what other invoices had billed of it by then'
                  WHEN abs(found.amount - sum) <= 0.500001 THEN 'once, to the minor unit, half away from zero'
+                 WHEN found.kind = 'unused_time' THEN 'no more than was left to give back'
                  ELSE 'the amount was given, not rated' END) x;
     END IF;
     RETURN QUERY SELECT x.* FROM billing.explained('amount', found.amount, found.description, NULL, found.period_start,

@@ -18,30 +18,28 @@ COMMENT ON FUNCTION billing.charge_line(text) IS
 'The line of a charge for a licensed item, given as in billing.invoice_items.charge; where its invoice was made anew, that
 of the latest. No row while it waits for an invoice. Internal.';
 
-CREATE FUNCTION billing.charge_discounts(line billing.invoice_lines)
-RETURNS TABLE (discount_amount bigint, discount_amounts jsonb)
-LANGUAGE plpgsql STABLE ROWS 1 SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION billing.draft_discounts(drafts text[])
+RETURNS TABLE (line text, invoice text, discount_amount bigint, discount_amounts jsonb)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
-    draft billing.invoices;
+    found billing.invoices[] := ARRAY(
+        SELECT i FROM billing.invoices i WHERE i.id = ANY (draft_discounts.drafts) AND i.status = 'draft');
+    -- Without what is given back there, on which no discount depends: that would ask for the drafts before these, and so on.
+    charges billing.invoice_lines[];
 BEGIN
-    IF (charge_discounts.line).id IS NULL THEN
+    IF found = '{}' THEN
         RETURN;
     END IF;
-    SELECT i.* INTO draft FROM billing.invoices i WHERE i.id = (charge_discounts.line).invoice AND i.status = 'draft';
-    IF draft.id IS NULL THEN
-        RETURN QUERY SELECT (charge_discounts.line).discount_amount, (charge_discounts.line).discount_amounts;
-    ELSE
-        RETURN QUERY
-        SELECT a.discount_amount, a.discount_amounts
-        FROM billing.adjusted_lines(
-            ARRAY[draft], ARRAY(SELECT l FROM billing.invoice_lines l WHERE l.invoice = draft.id)) a
-        WHERE a.line = (charge_discounts.line).id;
-    END IF;
+    charges := ARRAY(SELECT l FROM billing.invoice_lines l
+                     WHERE l.invoice = ANY (draft_discounts.drafts) AND l.kind <> 'unused_time');
+    RETURN QUERY
+    SELECT a.line, l.invoice, a.discount_amount, a.discount_amounts
+    FROM billing.adjusted_lines(found, charges) a JOIN billing.invoice_lines l ON l.id = a.line;
 END $$;
-COMMENT ON FUNCTION billing.charge_discounts(billing.invoice_lines) IS
-'The discounts of a line: as they are for ever, or on a draft as they would be now, whatever it was last shown with, or if
-it cannot be finalized. Internal.';
+COMMENT ON FUNCTION billing.draft_discounts(text[]) IS
+'The discounts of the lines of drafts as they would be now, whatever they were last shown with, and of drafts that cannot be
+finalized; but for those of unused time. No rows of invoices that are final. Internal.';
 
 CREATE FUNCTION billing.charging_drafts(invoices text[]) RETURNS text[]
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
@@ -147,9 +145,15 @@ CREATE FUNCTION billing.credit_unused(
 ) RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
     SELECT billing.prorate($1, item, 'unused_time', c.price, c.quantity,
-                           -billing.prorated_amount(c.amount, c.open, c.charged), c.open, as_of,
-                           c.id, c.amount, c.credited_discount, c.tax_rates)
+                           -- No more than is left: a credit note may have come between two parts, and each is rounded.
+                           -CASE WHEN c.amount > 0 THEN least(a.share, greatest(c.amount - g.given, 0)) ELSE a.share END,
+                           c.open, as_of, c.id, c.amount, c.credited_discount, c.tax_rates)
     FROM billing.open_charges(item, at) c
+    CROSS JOIN LATERAL billing.prorated_amount(c.amount, c.open, c.charged) a (share)
+    CROSS JOIN LATERAL (
+        SELECT coalesce(-sum(x.amount), 0)::bigint AS given
+        FROM billing.invoice_items x LEFT JOIN billing.invoices i ON i.id = x.invoice
+        WHERE x.subscription_item = item AND x.charge = c.id AND i.status IS DISTINCT FROM 'void') g
     WHERE c.amount <> 0
 $$;
 COMMENT ON FUNCTION billing.credit_unused(billing.subscriptions, text, timestamptz, timestamptz) IS

@@ -24,6 +24,7 @@ BEGIN
                             OR EXISTS (SELECT FROM billing.invoice_lines l
                                        WHERE l.invoice = i.id AND l.kind IN ('usage', 'late_usage', 'unused_time')
                                          AND l.amount < 0)));
+    charging := ARRAY(SELECT unnest(billing.charging_drafts(pending)) EXCEPT SELECT unnest(redeem_discounts.invoices));
     LOOP
         -- By time and then subscription, as they get their numbers.
         SELECT array_agg(u.discount ORDER BY u.created, u.subscription, u.invoice),
@@ -39,13 +40,12 @@ BEGIN
               UNION
               -- What is given back of a charge on a draft goes by the coupon that it shows, so the draft has it from now on.
               SELECT x.id, i.id, i.created, i.subscription
-              FROM billing.invoices i
-              CROSS JOIN LATERAL billing.adjusted_lines(
-                  ARRAY[i], ARRAY(SELECT l FROM billing.invoice_lines l WHERE l.invoice = i.id)) l
+              FROM billing.draft_discounts(charging) l
+              JOIN billing.invoices i ON i.id = l.invoice
               CROSS JOIN LATERAL jsonb_array_elements(l.discount_amounts) a (amount)
               JOIN billing.discounts x ON x.id = a.amount ->> 'discount'
               JOIN billing.coupons c ON c.id = x.coupon
-              WHERE i.id = ANY (charging) AND c.duration = 'once' AND (a.amount ->> 'amount')::bigint > 0) u;
+              WHERE c.duration = 'once' AND (a.amount ->> 'amount')::bigint > 0) u;
         EXIT WHEN used_discounts IS NULL;
         PERFORM FROM billing.discounts x WHERE x.id = ANY (used_discounts) ORDER BY x.id FOR NO KEY UPDATE;
         UPDATE billing.discounts x SET redeemed_invoice = f.invoice
@@ -56,6 +56,7 @@ BEGIN
         -- An invoice that comes second, here or behind another session, does without, and perhaps with another one instead.
         pending := ARRAY(SELECT DISTINCT u.invoice FROM unnest(used_discounts, used_invoices) u (discount, invoice)
                          JOIN billing.discounts x ON x.id = u.discount AND x.redeemed_invoice <> u.invoice
+                         WHERE u.invoice = ANY (redeem_discounts.invoices)
                          ORDER BY u.invoice);
         EXIT WHEN cardinality(pending) = 0;
         PERFORM billing.adjust_drafts(pending);

@@ -86,6 +86,9 @@ struct Charge {
     start: Micros,
     end: Micros,
     open_until: Micros,
+    /// What was given back of it, and what that took back of its discounts once it was invoiced.
+    given: i64,
+    returned: (i64, i64),
     /// When its invoice was made; none while it waits.
     invoiced: Option<Micros>,
 }
@@ -195,20 +198,26 @@ impl<'a> Course<'a> {
         if usage.is_empty() && fixed.is_empty() && reason != "subscription_cycle" {
             return;
         }
-        let fixed = fixed.into_iter().map(|(mut line, gives_back)| {
+        let mut lines = Vec::new();
+        for (mut line, gives_back) in fixed {
             line.discount = match gives_back {
                 None => discount(&self.lists, created, line.end, line.amount),
-                // What stays charged keeps its part of the discounts that the charge has on its own invoice.
+                // What stays charged keeps its part of what is left of the discounts that the charge has on its own invoice.
                 Some(n) => {
-                    let charge = &self.charges[n];
+                    let charge = &mut self.charges[n];
                     let whole = discount(&self.lists, charge.invoiced.unwrap(), charge.end, charge.amount);
-                    let kept = i128::from(charge.amount + line.amount);
-                    nearest(i128::from(whole) * kept, i128::from(charge.amount)) - whole
+                    let (amount, left) = (charge.amount - charge.returned.0, whole - charge.returned.1);
+                    let kept = match amount {
+                        0 => 0,
+                        _ => nearest(i128::from(left) * i128::from(amount + line.amount), i128::from(amount)),
+                    };
+                    charge.returned = (charge.returned.0 - line.amount, charge.returned.1 + left - kept);
+                    kept - left
                 }
             };
-            line
-        });
-        let fixed = fixed.collect();
+            lines.push(line);
+        }
+        let fixed = lines;
         let run = self.history.run_at(if at_once { created } else { created + GRACE });
         let made = self.history.run_at(created);
         if let Some(known) = run.or(made) {
@@ -253,6 +262,8 @@ impl<'a> Course<'a> {
                 start,
                 end,
                 open_until: end,
+                given: 0,
+                returned: (0, 0),
                 invoiced: Some(created),
             });
             let line = Line {
@@ -337,10 +348,11 @@ impl<'a> Course<'a> {
                 continue;
             }
             let until = charge.open_until;
-            let amount = -rounded(
+            let share = rounded(
                 i128::from(charge.amount) * i128::from(until - from),
                 i128::from(charge.end - charge.start),
             );
+            let amount = -share.min(charge.amount - charge.given);
             if charge.amount != 0 {
                 let line = Line {
                     kind: "unused_time",
@@ -355,6 +367,7 @@ impl<'a> Course<'a> {
                 };
                 self.waiting.push((line, Some(n)));
             }
+            self.charges[n].given -= amount;
             self.charges[n].open_until = from;
         }
     }
@@ -386,6 +399,8 @@ impl<'a> Course<'a> {
             start: since,
             end,
             open_until: end,
+            given: 0,
+            returned: (0, 0),
             invoiced: None,
         });
         let line = Line {
