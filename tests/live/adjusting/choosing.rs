@@ -33,6 +33,35 @@ fn drafts_without_anything_to_adjust_are_left_alone() {
     assert_eq!(text(&mut client, lines), "plain 40 0, sub 40 15");
 }
 
+/// What is given back goes by the draft that charges it, whose own returns go by the draft before, and so on; but a year of drafts that wait
+/// for a person takes no longer for that. Each once asked for all before it, ten times as long with every month.
+#[test]
+fn drafts_that_wait_do_not_ask_for_all_before_them() {
+    let (_database, mut client) = market();
+    client
+        .batch_execute(
+            r#"SELECT billing.create_price('{"currency": "usd", "unit_amount": 700, "recurring": {"interval": "month"}}', id => 'desk');
+               SELECT billing.apply_discount('five', 'customer', 'acme', '2024-01-01');
+               SELECT billing.create_subscription('{"customer": "acme", "items": [{"price": "seat"}, {"price": "desk"}]}', 'kept', '2024-01-01');
+               SELECT billing.update_subscription('kept', '{"pause_collection": {"behavior": "keep_as_draft"}}', '2024-01-02');
+               SET statement_timeout = '60s'"#,
+        )
+        .unwrap();
+    for month in 2..=12 {
+        client
+            .batch_execute(&format!(
+                "SELECT billing.generate_invoices('2024-{month:02}-01 01:00');
+                 SELECT billing.update_subscription('kept', jsonb_build_object('items',
+                     jsonb_agg(jsonb_build_object('id', id, 'quantity', {month}) ORDER BY id)), '2024-{month:02}-11')
+                 FROM billing.subscription_items WHERE subscription = 'kept'"
+            ))
+            .unwrap();
+    }
+    let waiting = "SELECT count(*) FROM billing.invoices WHERE status = 'draft' AND subscription = 'kept'";
+    assert_eq!(number(&mut client, waiting), 11);
+    assert_books_balance(&mut client);
+}
+
 /// A draft that had all of it goes without when none of it holds any more, and so does its total.
 #[test]
 fn what_a_draft_showed_goes_when_it_is_gone() {
