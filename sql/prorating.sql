@@ -100,8 +100,8 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
         FROM billing.invoice_items x
         WHERE x.subscription_item = item AND x.invoice IS NULL AND x.period_end > at
     )
-    SELECT d.id, d.price, d.quantity, d.amount, d.credited_discount, tstzrange(d.period_start, d.period_end), tstzrange(s.opens, e.closes),
-           d.tax_rates
+    SELECT d.id, d.price, d.quantity, d.amount, d.credited_discount, tstzrange(d.period_start, d.period_end),
+           tstzrange(s.opens, e.closes), d.tax_rates
     FROM charges d
     CROSS JOIN LATERAL (SELECT greatest(d.period_start, at)) s (opens)
     -- Whatever came after a charge, another one or a credit, is for all of the time that was left of it then.
@@ -115,7 +115,8 @@ $$;
 COMMENT ON FUNCTION billing.open_charges(text, timestamptz) IS
 'What was charged for a licensed item and covers time after a moment, before discounts and net of credit notes, and which of
 that time has been neither given back nor charged anew: on invoices that neither are void nor become it, as collection is
-paused, and in what waits for one (tax_rates NULL: not known yet). id: of its invoice item, or else of its line. credited_discount: what of its discounts the credit notes have taken back. Internal.';
+paused, and in what waits for one (tax_rates NULL: not known yet). id: of its invoice item, or else of its line.
+credited_discount: what of its discounts the credit notes have taken back. Internal.';
 
 CREATE FUNCTION billing.prorate(
     subscription billing.subscriptions, item text, kind text, price text, quantity numeric, amount bigint,

@@ -26,8 +26,6 @@ pub struct Heap<const N: usize> {
 impl<const N: usize> Heap<N> {
     /// `None`: it was dropped meanwhile, or rows of it need more than to be stored; [`Table`](super::table::Table) knows how.
     pub fn open(oid: pg_sys::Oid, columns: &[&CStr; N]) -> Option<Heap<N>> {
-        // Before it is looked at, so that no change is missed: see `short_row_type`.
-        catalog::watch(oid);
         // SAFETY: closed in `close`; on ERROR the transaction's resource owner closes it.
         unsafe {
             under_one_guard(|| {
@@ -139,18 +137,20 @@ unsafe fn is_only_heap(relation: pg_sys::Relation) -> bool {
 /// The row type of the first columns, kept until something of the table changes: making it is a hundredth of a single event.
 ///
 /// # Safety
-/// The relation must be open, watched, and have more columns.
+/// The relation must be open and have more columns.
 unsafe fn short_row_type(relation: pg_sys::Relation, columns: usize) -> pg_sys::TupleDesc {
     /// With what `changes` stood at.
     type Made = HashMap<(pg_sys::Oid, usize), (u64, pg_sys::TupleDesc)>;
     thread_local!(static MADE: RefCell<Made> = RefCell::default());
     // SAFETY: by the caller. What is made in the top context lives until it is freed below.
     let key = unsafe { ((*relation).rd_id, columns) };
-    let changes = catalog::changes();
     let outdated = match MADE.with_borrow(|made| made.get(&key).copied()) {
-        Some((since, row_type)) if since == changes => return row_type,
+        Some((since, row_type)) if since == catalog::changes() => return row_type,
         _ => MADE.with_borrow_mut(|made| made.remove(&key)),
     };
+    // Before it is looked at, so that no change in between is missed.
+    catalog::watch(key.0);
+    let changes = catalog::changes();
     // SAFETY: as above.
     let made = unsafe {
         under_one_guard(|| {
