@@ -41,27 +41,31 @@ COMMENT ON FUNCTION billing.draft_discounts(text[]) IS
 'The discounts of the lines of drafts as they would be now, whatever they were last shown with, and of drafts that cannot be
 finalized; but for those of unused time. No rows of invoices that are final. Internal.';
 
+CREATE FUNCTION billing.charges_given_back(invoices text[]) RETURNS TABLE (invoice text, charging text)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT DISTINCT l.invoice, c.invoice
+    FROM billing.invoice_lines l
+    JOIN billing.invoice_items x ON x.id = l.invoice_item
+    CROSS JOIN LATERAL billing.charge_line(x.charge) c
+    WHERE l.invoice = ANY (invoices) AND l.kind = 'unused_time' AND l.amount < 0 AND c.invoice <> l.invoice
+$$;
+COMMENT ON FUNCTION billing.charges_given_back(text[]) IS
+'Which of some invoices give back unused time that another one charges, and which one that is. Internal.';
+
 CREATE FUNCTION billing.charging_drafts(invoices text[]) RETURNS text[]
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
-RETURN ARRAY(SELECT DISTINCT c.invoice
-             FROM billing.invoice_lines l
-             JOIN billing.invoice_items x ON x.id = l.invoice_item
-             CROSS JOIN LATERAL billing.charge_line(x.charge) c
-             JOIN billing.invoices i ON i.id = c.invoice AND i.status = 'draft'
-             WHERE l.invoice = ANY (invoices) AND l.kind = 'unused_time' AND l.amount < 0 AND c.invoice <> ALL (invoices)
-             ORDER BY c.invoice);
+RETURN ARRAY(SELECT DISTINCT g.charging
+             FROM billing.charges_given_back(invoices) g
+             JOIN billing.invoices i ON i.id = g.charging AND i.status = 'draft'
+             WHERE g.charging <> ALL (invoices)
+             ORDER BY g.charging);
 COMMENT ON FUNCTION billing.charging_drafts(text[]) IS
 'Other drafts, on which the charges are that some invoices give back. Internal.';
 
 CREATE FUNCTION billing.giving_back(charged text[], among text[]) RETURNS text[]
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
-RETURN ARRAY(SELECT DISTINCT l.invoice
-             FROM billing.invoice_lines l
-             JOIN billing.invoice_items x ON x.id = l.invoice_item
-             CROSS JOIN LATERAL billing.charge_line(x.charge) c
-             WHERE l.invoice = ANY (among) AND l.kind = 'unused_time' AND l.amount < 0
-               AND c.invoice = ANY (charged) AND c.invoice <> l.invoice
-             ORDER BY l.invoice);
+RETURN ARRAY(SELECT DISTINCT g.invoice FROM billing.charges_given_back(among) g
+             WHERE g.charging = ANY (charged) ORDER BY g.invoice);
 COMMENT ON FUNCTION billing.giving_back(text[], text[]) IS
 'Which of some invoices give back unused time that other ones have charged, so go by the discounts there. Internal.';
 

@@ -65,6 +65,7 @@ const FOR_READING: &[&str] = &[
     "changes_of_phase",
     "charge_line",
     "charge_of_credit",
+    "charges_given_back",
     "charging_drafts",
     "collection_paused",
     "configured_anchor",
