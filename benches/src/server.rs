@@ -5,7 +5,9 @@ use postgres::Client;
 
 use crate::machine;
 
+/// In KiB.
 const GIB: u64 = 1 << 20;
+const PAGE: u64 = 8;
 
 #[derive(Debug)]
 pub struct Server {
@@ -53,9 +55,13 @@ impl Server {
             .set("maintenance_work_mem", "512MB")
             // Started where a contender has it beside.
             .set("billing.worker", "off");
-        Ok(Self {
+        let server = Self {
             cluster: Cluster::start(install, &options)?,
-        })
+        };
+        let touch = include_str!("../sql/touch_buffers.sql").replace("{pages}", &(buffers / PAGE).to_string());
+        server.client("postgres")?.batch_execute(&touch)?;
+        server.checkpoint()?;
+        Ok(server)
     }
 
     /// A new database with `events` spread over the last `days` days and today. A case has one for each contender, so that
