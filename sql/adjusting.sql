@@ -95,16 +95,12 @@ BEGIN
         FROM parts p
         JOIN drafts d ON d.id = p.invoice
         CROSS JOIN LATERAL (
-            SELECT array_agg(l.id) AS lines, sum(l.amount - coalesce(c.amount, 0)) AS amount,
-                   sum(l.discount_amount - coalesce(c.discount_amount, 0)) AS discount_amount,
-                   sum(l.credit_amount - coalesce(c.credit_amount, 0)) AS credit_amount
+            SELECT array_agg(l.id) AS lines, sum(l.amount - c.amount) AS amount,
+                   sum(l.discount_amount - c.discount_amount) AS discount_amount,
+                   sum(l.credit_amount - c.credit_grant_amount) AS credit_amount
             FROM billing.invoice_lines l
             JOIN billing.invoices i ON i.id = l.invoice
-            LEFT JOIN LATERAL (
-                SELECT sum(n.amount) AS amount, sum(n.discount_amount) AS discount_amount,
-                       sum(n.credit_grant_amount) AS credit_amount
-                FROM billing.credit_note_lines n JOIN billing.credit_notes o ON o.id = n.credit_note
-                WHERE n.invoice_line = l.id AND o.status = 'issued') c ON true
+            CROSS JOIN LATERAL billing.credited_line(l.id) c
             WHERE l.subscription_item = p.subscription_item AND l.price = p.price AND l.period_start = p.period_start
               AND l.kind IN ('usage', 'late_usage') AND l.invoice <> d.id
               -- An earlier draft gives back its part first.

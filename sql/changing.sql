@@ -2,7 +2,8 @@
 
 CREATE FUNCTION billing.coupons_named(definition jsonb) RETURNS text[]
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
-RETURN ARRAY(SELECT DISTINCT k.coupon #>> '{}' FROM jsonb_path_query(definition, '$.**.coupon') k (coupon) ORDER BY 1);
+RETURN ARRAY(SELECT DISTINCT k.coupon #>> '{}'
+             FROM jsonb_path_query(definition, '$.**.discounts[*].coupon') k (coupon) ORDER BY 1);
 COMMENT ON FUNCTION billing.coupons_named(jsonb) IS
 'The coupons that a subscription, a change of one, or phases of a schedule would redeem; none of NULL. Internal.';
 

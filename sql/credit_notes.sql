@@ -113,13 +113,16 @@ END;
 COMMENT ON FUNCTION billing.credited_lines(text) IS
 'What the credit notes of an invoice that are not void take off each of its lines. Internal.';
 
-CREATE FUNCTION billing.credited_amount(invoice_line text) RETURNS bigint
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
-RETURN (SELECT coalesce(sum(l.amount), 0)::bigint
-        FROM billing.credit_note_lines l JOIN billing.credit_notes n ON n.id = l.credit_note
-        WHERE l.invoice_line = credited_amount.invoice_line AND n.status = 'issued');
-COMMENT ON FUNCTION billing.credited_amount(text) IS
-'What credit notes took off the amount of an invoice line. Internal.';
+CREATE FUNCTION billing.credited_line(invoice_line text)
+RETURNS TABLE (amount numeric, discount_amount numeric, credit_grant_amount numeric, tax_amount numeric)
+LANGUAGE sql STABLE ROWS 1 AS $$
+    SELECT coalesce(sum(l.amount), 0), coalesce(sum(l.discount_amount), 0), coalesce(sum(l.credit_grant_amount), 0),
+           coalesce(sum(l.tax_amount), 0)
+    FROM billing.credit_note_lines l JOIN billing.credit_notes n ON n.id = l.credit_note
+    WHERE l.invoice_line = $1 AND n.status = 'issued'
+$$;
+COMMENT ON FUNCTION billing.credited_line(text) IS
+'What credit notes that are not void take off an invoice line: one row, of zeros where there are none. Internal.';
 
 CREATE FUNCTION billing.credit_notes_check() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -203,17 +206,12 @@ BEGIN
     END IF;
     SELECT i.id INTO wrong
     FROM billing.invoice_lines i
-    CROSS JOIN LATERAL (
-        SELECT sum(l.amount) AS amount, sum(l.discount_amount) AS discount, sum(l.credit_grant_amount) AS credit_grant,
-               sum(l.tax_amount) AS tax
-        FROM billing.credit_note_lines l JOIN billing.credit_notes n ON n.id = l.credit_note
-        WHERE l.invoice_line = i.id AND n.status = 'issued'
-    ) l
+    CROSS JOIN LATERAL billing.credited_line(i.id) c
     WHERE i.id IN (SELECT n.invoice_line FROM new_lines n)
-      AND (l.amount NOT BETWEEN least(i.amount, 0) AND greatest(i.amount, 0)
-           OR l.discount NOT BETWEEN least(i.discount_amount, 0) AND greatest(i.discount_amount, 0)
-           OR l.credit_grant NOT BETWEEN least(i.credit_amount, 0) AND greatest(i.credit_amount, 0)
-           OR l.tax NOT BETWEEN least(i.tax_amount, 0) AND greatest(i.tax_amount, 0))
+      AND (c.amount NOT BETWEEN least(i.amount, 0) AND greatest(i.amount, 0)
+           OR c.discount_amount NOT BETWEEN least(i.discount_amount, 0) AND greatest(i.discount_amount, 0)
+           OR c.credit_grant_amount NOT BETWEEN least(i.credit_amount, 0) AND greatest(i.credit_amount, 0)
+           OR c.tax_amount NOT BETWEEN least(i.tax_amount, 0) AND greatest(i.tax_amount, 0))
     LIMIT 1;
     IF wrong IS NOT NULL THEN
         RAISE EXCEPTION 'credit notes take more off line "%" than it has', wrong

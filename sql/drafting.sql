@@ -50,12 +50,10 @@ LANGUAGE sql STABLE AS $$
     -- is not given back.
     SELECT CASE WHEN $5 IS NOT NULL THEN greatest($5 - b.billed, -b.asked) END
     FROM (SELECT coalesce(sum(l.amount), 0) AS billed,
-                 greatest(coalesce(sum(l.amount - coalesce((
-                     SELECT sum(n.amount)
-                     FROM billing.credit_note_lines n JOIN billing.credit_notes o ON o.id = n.credit_note
-                     WHERE n.invoice_line = l.id AND o.status = 'issued'), 0)) FILTER (WHERE i.status <> 'void'), 0), 0)
-                     AS asked
-          FROM billing.invoice_lines l JOIN billing.invoices i ON i.id = l.invoice
+                 greatest(coalesce(sum(l.amount - c.amount) FILTER (WHERE i.status <> 'void'), 0), 0) AS asked
+          FROM billing.invoice_lines l
+          JOIN billing.invoices i ON i.id = l.invoice
+          CROSS JOIN LATERAL billing.credited_line(l.id) c
           WHERE l.subscription_item = $1 AND l.period_start = $3 AND l.price = $2 AND l.kind IN ('usage', 'late_usage')
             AND l.invoice IS DISTINCT FROM $4 AND i.regenerated_as IS NULL) b
 $$;

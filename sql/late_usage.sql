@@ -145,17 +145,14 @@ BEGIN
         FROM (
             SELECT l.subscription_item, l.price, l.period_start, max(l.period_end) AS period_end, i.customer,
                    i.subscription, i.currency, sum(l.amount) AS amount,
-                   greatest(coalesce(sum(l.amount - coalesce(c.amount, 0)) FILTER (WHERE i.status <> 'void'), 0), 0) AS asked,
+                   greatest(coalesce(sum(l.amount - c.amount) FILTER (WHERE i.status <> 'void'), 0), 0) AS asked,
                    'Late usage: ' || min(l.description) FILTER (WHERE l.kind = 'usage') AS description
             FROM (SELECT DISTINCT u.* FROM unnest(s_items, s_prices, s_starts) u (item, price, period_start)) u
             JOIN billing.invoice_lines l
               ON l.subscription_item = u.item AND l.period_start = u.period_start AND l.price = u.price
              AND l.kind IN ('usage', 'late_usage')
             JOIN billing.invoices i ON i.id = l.invoice AND i.regenerated_as IS NULL
-            LEFT JOIN LATERAL (
-                SELECT sum(n.amount) AS amount
-                FROM billing.credit_note_lines n JOIN billing.credit_notes o ON o.id = n.credit_note
-                WHERE n.invoice_line = l.id AND o.status = 'issued') c ON true
+            CROSS JOIN LATERAL billing.credited_line(l.id) c
             GROUP BY l.subscription_item, l.price, l.period_start, i.customer, i.subscription, i.currency
             HAVING bool_or(l.kind = 'usage' AND i.status <> 'draft' AND i.billing_reason <> 'subscription_threshold')
                AND NOT bool_or(l.kind = 'usage' AND i.status = 'draft')

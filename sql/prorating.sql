@@ -74,8 +74,8 @@ RETURNS TABLE (id text, price text, quantity numeric, amount bigint, credited_di
                open tstzrange, tax_rates text[])
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     WITH charges AS (
-        SELECT coalesce(x.id, l.id) AS id, l.kind, l.price, l.quantity, l.amount - c.amount AS amount,
-               c.discount_amount AS credited_discount,
+        SELECT coalesce(x.id, l.id) AS id, l.kind, l.price, l.quantity, (l.amount - c.amount)::bigint AS amount,
+               c.discount_amount::bigint AS credited_discount,
                l.period_start, l.period_end,
                coalesce(x.created, o.created) AS created, right(coalesce(x.id, l.id), 32) AS place,
                ARRAY(SELECT t.value ->> 'tax_rate' FROM jsonb_array_elements(l.taxes) WITH ORDINALITY t (value, place)
@@ -84,10 +84,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
         JOIN billing.invoices i ON i.id = l.invoice
         JOIN billing.subscriptions s ON s.id = i.subscription
         LEFT JOIN billing.invoice_items x ON x.id = l.invoice_item
-        CROSS JOIN LATERAL (
-            SELECT coalesce(sum(n.amount), 0)::bigint AS amount, coalesce(sum(n.discount_amount), 0)::bigint AS discount_amount
-            FROM billing.credit_note_lines n JOIN billing.credit_notes o ON o.id = n.credit_note
-            WHERE n.invoice_line = l.id AND o.status = 'issued') c
+        CROSS JOIN LATERAL billing.credited_line(l.id) c
         -- What an invoice that was made anew charges was charged when its first one did.
         CROSS JOIN LATERAL (
             WITH RECURSIVE originals AS (

@@ -75,10 +75,8 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UT
 DECLARE
     planned_prices text[] := ARRAY(
         SELECT k.id #>> '{}' FROM jsonb_path_query(resolved_phases.planned, '$[*].items[*].price') k (id));
-    planned_coupons text[] := ARRAY(
-        SELECT k.id #>> '{}' FROM jsonb_path_query(resolved_phases.planned, '$[*].discounts[*].coupon') k (id)
-        UNION
-        SELECT k.id #>> '{}' FROM jsonb_path_query(resolved_phases.planned, '$[*].items[*].discounts[*].coupon') k (id));
+    planned_coupons text[] := billing.coupons_named(resolved_phases.planned);
+    coupons text[];
     phase record;
     item record;
     missing record;
@@ -111,13 +109,15 @@ BEGIN
             PERFORM billing.require_price(item.price, item.quantity, currency,
                                           item.price = ANY (planned_prices));
         END LOOP;
-        SELECT k.kind, k.id #>> '{}' AS id INTO missing
-        FROM (SELECT 'coupon' AS kind, jsonb_path_query(phase.value, '$.discounts[*].coupon') AS id
-              UNION ALL SELECT 'coupon', jsonb_path_query(phase.value, '$.items[*].discounts[*].coupon')
-              UNION ALL SELECT 'tax rate', jsonb_path_query(phase.value, '$.default_tax_rates[*]')
-              UNION ALL SELECT 'tax rate', jsonb_path_query(phase.value, '$.items[*].tax_rates[*]')) k
-        WHERE NOT EXISTS (SELECT FROM billing.coupons c WHERE k.kind = 'coupon' AND c.id = k.id #>> '{}')
-          AND NOT EXISTS (SELECT FROM billing.tax_rates t WHERE k.kind = 'tax rate' AND t.id = k.id #>> '{}')
+        coupons := billing.coupons_named(phase.value);
+        SELECT k.kind, k.id INTO missing
+        FROM (SELECT 'coupon' AS kind, unnest(coupons) AS id
+              UNION ALL
+              SELECT 'tax rate', t.id #>> '{}' FROM jsonb_path_query(phase.value, '$.default_tax_rates[*]') t (id)
+              UNION ALL
+              SELECT 'tax rate', t.id #>> '{}' FROM jsonb_path_query(phase.value, '$.items[*].tax_rates[*]') t (id)) k
+        WHERE NOT EXISTS (SELECT FROM billing.coupons c WHERE k.kind = 'coupon' AND c.id = k.id)
+          AND NOT EXISTS (SELECT FROM billing.tax_rates t WHERE k.kind = 'tax rate' AND t.id = k.id)
         ORDER BY 1, 2 LIMIT 1;
         IF FOUND THEN
             RAISE EXCEPTION '% "%" of phases[%] does not exist', missing.kind, missing.id, phase.place
@@ -125,10 +125,7 @@ BEGIN
                       HINT = format('Create it first with billing.create_%s.', replace(missing.kind, ' ', '_'));
         END IF;
         SELECT c.id INTO missing FROM billing.coupons c
-        WHERE c.deleted_at IS NOT NULL AND c.id <> ALL (planned_coupons)
-          AND c.id IN (SELECT k.id #>> '{}' FROM jsonb_path_query(phase.value, '$.discounts[*].coupon') k (id)
-                       UNION
-                       SELECT k.id #>> '{}' FROM jsonb_path_query(phase.value, '$.items[*].discounts[*].coupon') k (id))
+        WHERE c.deleted_at IS NOT NULL AND c.id = ANY (coupons) AND c.id <> ALL (planned_coupons)
         ORDER BY c.id LIMIT 1;
         IF FOUND THEN
             RAISE EXCEPTION 'coupon "%" of phases[%] was deleted', missing.id, phase.place

@@ -92,21 +92,25 @@ const MOST_LOOKED_AT: usize = 1000;
 /// The same of all of a customer's events, of which an hour's are picked out.
 const MOST_LOOKED_THROUGH: usize = 200;
 
-/// Events with the windows that they are in.
-type Found = Vec<(usize, [Arg; STATE])>;
-
 /// Adds the events of the ranges from one partition without a statement, which would take several times as long as finding the few
 /// events of an hour. `false`: nothing was added, as only a statement can.
 fn look_up(asked: &Asked, windows: &mut Windows, partition: &Partition, ranges: &[(Micros, Micros)]) -> Result<bool> {
     let Some(rows) = Rows::open_if_there(partition.oid, &EVENT)? else {
         return Ok(true);
     };
-    let mut found = Found::new();
+    let mut search = Search {
+        asked,
+        windows,
+        rows: &rows,
+        ranges,
+        found: Vec::new(),
+    };
     let all = rows.is_empty()
         || match partition.sealed {
-            Some(_) => find_by_time(asked, windows, &rows, ranges, &mut found)?,
-            None => find_among_all(asked, windows, &rows, ranges, &mut found)?,
+            Some(_) => search.by_time()?,
+            None => search.among_all()?,
         };
+    let found = search.found;
     rows.close();
     if all {
         for (window, state) in &found {
@@ -116,70 +120,75 @@ fn look_up(asked: &Asked, windows: &mut Windows, partition: &Partition, ranges: 
     Ok(all)
 }
 
-fn find_by_time(
-    asked: &Asked,
-    windows: &Windows,
-    rows: &Rows<{ EVENT.len() }>,
-    ranges: &[(Micros, Micros)],
-    found: &mut Found,
-) -> Result<bool> {
-    thread_local!(static KNOWN: index::Known = index::Known::default());
-    let Some(index) = rows.index_on(&KNOWN, &TIMESTAMP_INDEX, TIMESTAMP_INDEX.len() + 1) else {
-        return Ok(false);
-    };
-    let mut all = true;
-    for (from, to) in ranges {
-        let of_range = [
-            (0, Condition::Is(asked.customer)),
-            (1, Condition::Is(asked.event_name)),
-            (2, Condition::AtLeast(from.datum())),
-            (2, Condition::Before(to.datum())),
-        ];
-        all = all
-            && index.look_up_while(of_range, |columns| {
-                keep(asked, windows, columns, ranges, found);
-                Ok(found.len() < MOST_LOOKED_AT)
-            })?;
+/// A search of a partition for the events of a customer and meter in some ranges.
+struct Search<'a> {
+    asked: &'a Asked<'a>,
+    windows: &'a Windows,
+    rows: &'a Rows<{ EVENT.len() }>,
+    ranges: &'a [(Micros, Micros)],
+    /// With the window that each is in.
+    found: Vec<(usize, [Arg; STATE])>,
+}
+
+impl Search<'_> {
+    /// `false`: there are too many, or no such index.
+    fn by_time(&mut self) -> Result<bool> {
+        thread_local!(static KNOWN: index::Known = index::Known::default());
+        let Some(index) = self.rows.index_on(&KNOWN, &TIMESTAMP_INDEX, TIMESTAMP_INDEX.len() + 1) else {
+            return Ok(false);
+        };
+        let [customer, event_name] = self.of_customer();
+        let mut all = true;
+        for (from, to) in self.ranges {
+            let of_range = [
+                customer,
+                event_name,
+                (2, Condition::AtLeast(from.datum())),
+                (2, Condition::Before(to.datum())),
+            ];
+            all = all
+                && index.look_up_while(of_range, |columns| {
+                    self.keep(columns);
+                    Ok(self.found.len() < MOST_LOOKED_AT)
+                })?;
+        }
+        index.close();
+        Ok(all)
     }
-    index.close();
-    Ok(all)
-}
 
-fn find_among_all(
-    asked: &Asked,
-    windows: &Windows,
-    rows: &Rows<{ EVENT.len() }>,
-    ranges: &[(Micros, Micros)],
-    found: &mut Found,
-) -> Result<bool> {
-    thread_local!(static KNOWN: index::Known = index::Known::default());
-    let Some(index) = rows.index_on(&KNOWN, &IDENTITY_INDEX, 2) else {
-        return Ok(false);
-    };
-    let mut looked_at = 0;
-    let of_customer = [(0, Condition::Is(asked.customer)), (1, Condition::Is(asked.event_name))];
-    let all = index.look_up_while(of_customer, |columns| {
-        keep(asked, windows, columns, ranges, found);
-        looked_at += 1;
-        Ok(looked_at < MOST_LOOKED_THROUGH)
-    })?;
-    index.close();
-    Ok(all)
-}
+    /// The same.
+    fn among_all(&mut self) -> Result<bool> {
+        thread_local!(static KNOWN: index::Known = index::Known::default());
+        let Some(index) = self.rows.index_on(&KNOWN, &IDENTITY_INDEX, 2) else {
+            return Ok(false);
+        };
+        let mut looked_at = 0;
+        let all = index.look_up_while(self.of_customer(), |columns| {
+            self.keep(columns);
+            looked_at += 1;
+            Ok(looked_at < MOST_LOOKED_THROUGH)
+        })?;
+        index.close();
+        Ok(all)
+    }
 
-/// Keeps an event of the ranges unless it is cancelled.
-fn keep(
-    asked: &Asked,
-    windows: &Windows,
-    columns: &[Arg; EVENT.len()],
-    ranges: &[(Micros, Micros)],
-    found: &mut Found,
-) {
-    if let [timestamp, None, ..] = *columns
-        && let Some(at) = value::<Micros>(timestamp)
-        && ranges.iter().any(|(from, to)| *from <= at && at < *to)
-    {
-        found.push((windows.of(at), kept(state(asked.formula, columns))));
+    /// Of the first columns of either index.
+    fn of_customer(&self) -> [(usize, Condition); 2] {
+        [
+            (0, Condition::Is(self.asked.customer)),
+            (1, Condition::Is(self.asked.event_name)),
+        ]
+    }
+
+    /// Keeps an event of the ranges unless it is cancelled.
+    fn keep(&mut self, columns: &[Arg; EVENT.len()]) {
+        if let [timestamp, None, ..] = *columns
+            && let Some(at) = value::<Micros>(timestamp)
+            && self.ranges.iter().any(|(from, to)| *from <= at && at < *to)
+        {
+            self.found
+                .push((self.windows.of(at), kept(state(self.asked.formula, columns))));
+        }
     }
 }
 

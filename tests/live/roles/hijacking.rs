@@ -7,6 +7,7 @@ const INLINED: &[&str] = &[
     "advances",
     "alert_period",
     "collection_paused",
+    "credited_line",
     "due_before",
     "finalizes_at",
     "is_waived",

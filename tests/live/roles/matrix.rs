@@ -75,7 +75,7 @@ const FOR_READING: &[&str] = &[
     "credit_lines_of_amount",
     "credit_used",
     "creditable_lines",
-    "credited_amount",
+    "credited_line",
     "credited_lines",
     "customer_balance",
     "customer_usage_values",
