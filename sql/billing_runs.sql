@@ -164,6 +164,8 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET plan
 DECLARE
     until timestamptz;
     subscriptions text[];
+    missed text[] := '{}';
+    begun text[] := '{}';
     drafts text[] := '{}';
     crossed text[];
     due text[] := '{}';
@@ -179,6 +181,12 @@ BEGIN
         WHERE s.next_invoice_at <= until
           AND NOT EXISTS (SELECT FROM billing.due_before(s))  -- its turn comes, as in billing.make_drafts
         ORDER BY s.next_invoice_at, s.id LIMIT bill_batch.batch_size FOR NO KEY UPDATE SKIP LOCKED);
+    missed := billing.missed_phases(until, subscriptions);
+    IF missed <> '{}' THEN
+        -- Scheduled since the run began. Their periods that end otherwise are of the next batch.
+        begun := ARRAY(SELECT unnest(billing.apply_due_changes(until, s.id)) FROM unnest(missed) s (id));
+        subscriptions := ARRAY(SELECT unnest(subscriptions) EXCEPT SELECT unnest(missed) ORDER BY 1);
+    END IF;
     IF subscriptions <> '{}' THEN
         SELECT count(*) INTO foreseen FROM billing.subscriptions s
         WHERE s.id = ANY (subscriptions) AND s.next_invoice_at <= ripe;
@@ -193,7 +201,7 @@ BEGIN
             due := billing.finalize_thresholds(crossed, until);
             drafts := drafts || billing.close_thresholds(crossed, until);
         END IF;
-    ELSE
+    ELSIF missed = '{}' THEN
         due := billing.next_drafts(until, bill_batch.batch_size);
         PERFORM billing.rate_drafts(due);
         PERFORM billing.finalize_drafts(due);
@@ -202,11 +210,11 @@ BEGIN
         END IF;
     END IF;
     UPDATE billing.billing_runs r
-    SET done = r.done + cardinality(subscriptions) + cardinality(due), made = r.made + cardinality(drafts),
+    SET done = r.done + cardinality(subscriptions) + cardinality(due), made = r.made + cardinality(begun || drafts),
         finalized = r.finalized + cardinality(due), total = r.total - foreseen, updated_at = clock_timestamp(),
-        finished_at = CASE WHEN subscriptions = '{}' AND due = '{}' THEN clock_timestamp() END
+        finished_at = CASE WHEN subscriptions || missed || due = '{}' THEN clock_timestamp() END
     WHERE r.id = bill_batch.run;
-    RETURN subscriptions <> '{}' OR due <> '{}';
+    RETURN subscriptions || missed || due <> '{}';
 END $$;
 COMMENT ON FUNCTION billing.bill_batch(text, integer) IS
 'One transaction of billing.run_billing: ends a period of at most batch_size subscriptions that no other session holds, or

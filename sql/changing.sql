@@ -71,6 +71,17 @@ ended by then (ends: before then, as one that ends just there has no other), and
 55000 ended; 22023 as_of before the current period, before the last change of its items or infinite; 22004 NULL.
 Internal.';
 
+CREATE FUNCTION billing.refuse_change(subscription billing.subscriptions, part text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RAISE EXCEPTION 'subscription "%" is %: its % cannot be changed', subscription.id, subscription.status, part
+        USING ERRCODE = 'object_not_in_prerequisite_state',
+              HINT = CASE subscription.status WHEN 'paused' THEN 'Resume it first with billing.resume_subscription.'
+                                              ELSE 'Its first invoice has to be paid first.' END;
+END $$;
+COMMENT ON FUNCTION billing.refuse_change(billing.subscriptions, text) IS
+'Raises 55000: part of a subscription that is paused or incomplete was to change. Internal.';
+
 CREATE FUNCTION billing.update_subscription(subscription text, changes jsonb, as_of timestamptz DEFAULT now())
 RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -94,10 +105,7 @@ BEGIN
             USING ERRCODE = 'object_not_in_prerequisite_state',
                   HINT = 'Update the schedule''s end_behavior, or release it first.';
     ELSIF refused IS NOT NULL THEN
-        RAISE EXCEPTION 'subscription "%" is %: its % cannot be changed', found.id, found.status, refused
-            USING ERRCODE = 'object_not_in_prerequisite_state',
-                  HINT = CASE found.status WHEN 'paused' THEN 'Resume it first with billing.resume_subscription.'
-                                           ELSE 'Its first invoice has to be paid first.' END;
+        PERFORM billing.refuse_change(found, refused);
     END IF;
     PERFORM billing.change_subscription(found, wanted, as_of);
     RETURN found.id;
@@ -287,7 +295,8 @@ BEGIN
         new.trial_end := at;
         new.billing_cycle_anchor := at;
     ELSIF changes ->> 'billing_cycle_anchor' = 'now' THEN
-        IF new.status = 'trialing' THEN
+        -- Just where it ends, it is one still for a phase that begins there, and the anchor is there already.
+        IF new.status = 'trialing' AND new.trial_end > as_of THEN
             RAISE EXCEPTION 'billing_cycle_anchor "now" before the trial''s end, %', new.trial_end
                 USING ERRCODE = 'invalid_parameter_value', HINT = 'Pass trial_end "now", which moves the anchor too.';
         ELSIF changes ? 'proration_date' THEN

@@ -48,7 +48,7 @@ BEGIN
             definition -> 'phases',
             coalesce((definition ->> 'start_date')::timestamptz,
                      (definition #>> '{phases,0,start_date}')::timestamptz, as_of),
-            made.customer);
+            as_of, made.default_settings);
         made.next_phase_at := made.phases #>> '{0,start_date}';
     END IF;
     INSERT INTO billing.subscription_schedules SELECT made.* ON CONFLICT (id) DO NOTHING;
@@ -90,16 +90,21 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET time
 #variable_conflict use_column
 DECLARE
     found billing.subscription_schedules;
+    managed billing.subscriptions;
     wanted jsonb;
     current jsonb;
     planned jsonb;
     running integer;
+    changed boolean;
     -- What says when a phase is, or how it begins, changes nothing in the middle of it.
     untouched constant text[] := ARRAY['start_date', 'end_date', 'trial_end', 'proration_behavior',
                                        'billing_cycle_anchor'];
 BEGIN
     PERFORM billing.require_argument('changes', changes);
     wanted := billing.subscription_schedule_definition(changes::text, true);
+    -- The coupons too before a phase that is due takes numbers.
+    PERFORM billing.lock_to_change(h.subscription, as_of, billing.coupons_named(wanted))
+    FROM billing.subscription_schedules h WHERE h.id = update_subscription_schedule.schedule AND h.subscription IS NOT NULL;
     found := billing.running_schedule(update_subscription_schedule.schedule, as_of);
     running := coalesce(found.current_phase, 0);
     current := found.phases -> running;
@@ -112,13 +117,20 @@ BEGIN
                 CASE WHEN found.status = 'not_started' AND wanted #> '{phases,0,start_date}' IS NOT NULL
                      THEN (wanted #>> '{phases,0,start_date}')::timestamptz
                      ELSE (current ->> 'start_date')::timestamptz END,
-                found.customer,
-                found.phases);
+                as_of, coalesce(wanted -> 'default_settings', found.default_settings), found.phases,
+                (SELECT s.billing_cycle_anchor FROM billing.subscriptions s WHERE s.id = found.subscription));
         IF found.status = 'active' AND (planned #>> ARRAY[running::text, 'end_date'])::timestamptz <= as_of THEN
             RAISE EXCEPTION 'phases[0], the current one, ends at %, which is not after as_of %',
                     planned #>> ARRAY[running::text, 'end_date'], as_of
                 USING ERRCODE = 'invalid_parameter_value',
                       HINT = 'What was cannot be changed; give it a later end_date.';
+        END IF;
+    END IF;
+    changed := found.status = 'active' AND (planned -> running) - untouched <> current - untouched;
+    IF changed THEN
+        managed := billing.current_subscription(found.subscription, as_of, coupons => billing.coupons_named(wanted));
+        IF managed.status IN ('incomplete', 'paused') THEN
+            PERFORM billing.refuse_change(managed, 'current phase');
         END IF;
     END IF;
     UPDATE billing.subscription_schedules h
@@ -131,26 +143,23 @@ BEGIN
                         THEN billing.changed_metadata(h.metadata, wanted -> 'metadata') ELSE h.metadata END,
         error = NULL
     WHERE h.id = found.id;
-    IF found.status = 'active'
-       AND (planned -> running) - untouched <> current - untouched
-    THEN
-        PERFORM billing.lock_to_change(found.subscription, as_of, billing.coupons_named(planned));
+    IF changed THEN
         PERFORM billing.change_subscription(
-            s, billing.changes_of_phase(
-                s, (planned -> running) - ARRAY['trial_end', 'billing_cycle_anchor']
-                   || jsonb_build_object('proration_behavior',
-                                         coalesce(wanted -> 'proration_behavior', '"create_prorations"')),
-                coalesce(wanted -> 'default_settings', found.default_settings), current), as_of)
-        FROM billing.subscriptions s WHERE s.id = found.subscription;
+            managed, billing.changes_of_phase(
+                managed, (planned -> running) - 'trial_end'
+                         || jsonb_build_object('proration_behavior',
+                                               coalesce(wanted -> 'proration_behavior', '"create_prorations"')),
+                coalesce(wanted -> 'default_settings', found.default_settings), current, false), as_of);
     END IF;
     PERFORM billing.advance_schedule(found.id, as_of, true);
     RETURN found.id;
 END $$;
 COMMENT ON FUNCTION billing.update_subscription_schedule(text, jsonb, timestamptz) IS
 'Changes a schedule at as_of and returns its id: phases (those that are over stay; the first one given is the
-current one, and what it says differently changes the subscription at once, with proration_behavior), end_behavior,
-default_settings, metadata. Errors: 42704 unknown; 55000 one that has ended; 22023 a current phase that ends by
-as_of, and all that create_subscription_schedule refuses; 22004 NULL.';
+current one, and what it says differently changes the subscription at once, with proration_behavior; a coupon that it had
+before is not redeemed again), end_behavior, default_settings, metadata. Errors: 42704 unknown; 55000 one that has ended,
+and with another current phase a subscription that is canceled, paused or incomplete; 22023 a current phase that ends by
+as_of, as_of before the subscription''s last change, and all that create_subscription_schedule refuses; 22004 NULL.';
 
 CREATE FUNCTION billing.cancel_subscription_schedule(
     schedule text, invoice_now boolean DEFAULT true, prorate boolean DEFAULT true, as_of timestamptz DEFAULT now()
@@ -191,8 +200,28 @@ COMMENT ON FUNCTION billing.release_subscription_schedule(text, timestamptz) IS
 'Ends a schedule at as_of and returns its id: its subscription goes on as it is. Errors: 42704 unknown; 55000 one
 that has ended; 22023 as_of before its creation or infinite; 22004 NULL.';
 
+CREATE FUNCTION billing.discounts_of_phase(
+    phase jsonb, former jsonb, begins boolean, subscription text, item text DEFAULT NULL
+) RETURNS jsonb
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT CASE WHEN NOT phase ? 'discounts' AND NOT coalesce(former ? 'discounts', false) THEN '{}'
+                WHEN begins THEN jsonb_build_object('discounts', coalesce(phase -> 'discounts', '[]'))
+                WHEN phase -> 'discounts' IS NOT DISTINCT FROM former -> 'discounts' THEN '{}'
+                ELSE jsonb_build_object('discounts', (
+                    SELECT coalesce(jsonb_agg(CASE WHEN d.id IS NULL THEN n.value
+                                                   ELSE jsonb_build_object('discount', d.id) END ORDER BY n.place), '[]')
+                    FROM jsonb_array_elements(coalesce(phase -> 'discounts', '[]')) WITH ORDINALITY n (value, place)
+                    LEFT JOIN billing.discounts d
+                      ON d.subscription = discounts_of_phase.subscription AND d.ended_at IS NULL
+                     AND d.subscription_item IS NOT DISTINCT FROM discounts_of_phase.item
+                     AND d.coupon = n.value ->> 'coupon' AND former -> 'discounts' @> jsonb_build_array(n.value))) END
+$$;
+COMMENT ON FUNCTION billing.discounts_of_phase(jsonb, jsonb, boolean, text, text) IS
+'What a phase, or an item of one, changes of the discounts of a subscription or its item: {"discounts": ...}, or {} where
+nothing. A phase that begins redeems its coupons; one that is changed in its course keeps those that it had. Internal.';
+
 CREATE FUNCTION billing.changes_of_phase(
-    subscription billing.subscriptions, phase jsonb, default_settings jsonb, former jsonb
+    subscription billing.subscriptions, phase jsonb, default_settings jsonb, former jsonb, begins boolean
 ) RETURNS jsonb
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT jsonb_build_object(
@@ -201,7 +230,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
                   FROM billing.subscription_items i
                   WHERE i.subscription = ($1).id AND i.ended_at IS NULL
                     AND i.price NOT IN (SELECT n.value ->> 'price' FROM jsonb_array_elements($2 -> 'items') n (value)))
-              || (SELECT jsonb_agg(n.value - 'price'
+              || (SELECT jsonb_agg(n.value - ARRAY['price', 'discounts']
                                    || CASE WHEN i.id IS NULL THEN jsonb_build_object('price', n.value ->> 'price')
                                            ELSE jsonb_build_object('id', i.id) END
                                    || CASE WHEN i.quantity IS NULL THEN '{}'::jsonb
@@ -209,8 +238,8 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
                                                'quantity', coalesce(n.value -> 'quantity', '1'::jsonb)) END
                                    || CASE WHEN i.tax_rates IS NULL OR n.value ? 'tax_rates' THEN '{}'::jsonb
                                            ELSE '{"tax_rates": null}'::jsonb END
-                                   || CASE WHEN i.id IS NOT NULL AND f.value ? 'discounts' AND NOT n.value ? 'discounts'
-                                           THEN '{"discounts": []}'::jsonb ELSE '{}'::jsonb END
+                                   || billing.discounts_of_phase(n.value, CASE WHEN i.id IS NOT NULL THEN f.value END,
+                                                                 begins OR i.id IS NULL, ($1).id, i.id)
                                    || CASE WHEN i.id IS NOT NULL AND f.value ? 'billing_thresholds'
                                                 AND NOT n.value ? 'billing_thresholds'
                                            THEN '{"billing_thresholds": null}'::jsonb ELSE '{}'::jsonb END
@@ -221,21 +250,25 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
                   LEFT JOIN LATERAL (
                       SELECT o.value FROM jsonb_array_elements($4 -> 'items') o (value)
                       WHERE o.value ->> 'price' = n.value ->> 'price' LIMIT 1) f ON true),
-        'proration_behavior', coalesce($2 -> 'proration_behavior', '"create_prorations"'),
-        'default_tax_rates', coalesce($2 -> 'default_tax_rates', 'null'),
-        'billing_thresholds', coalesce($2 -> 'billing_thresholds', $3 -> 'billing_thresholds', 'null'))
-        || CASE WHEN $2 ? 'discounts' OR $4 ? 'discounts'
-                THEN jsonb_build_object('discounts', coalesce($2 -> 'discounts', '[]')) ELSE '{}'::jsonb END
-        || CASE WHEN coalesce($2 ->> 'billing_cycle_anchor', $3 ->> 'billing_cycle_anchor') = 'phase_start'
-                     AND NOT $2 ? 'trial_end'
+        'proration_behavior', coalesce($2 -> 'proration_behavior', '"create_prorations"'))
+        || CASE WHEN begins OR $2 -> 'default_tax_rates' IS DISTINCT FROM $4 -> 'default_tax_rates'
+                THEN jsonb_build_object('default_tax_rates', coalesce($2 -> 'default_tax_rates', 'null'))
+                ELSE '{}'::jsonb END
+        || CASE WHEN begins AND ($3 || $2) ? 'billing_thresholds'
+                     OR $2 -> 'billing_thresholds' IS DISTINCT FROM $4 -> 'billing_thresholds'
+                THEN jsonb_build_object('billing_thresholds', coalesce(($3 || $2) -> 'billing_thresholds', 'null'))
+                ELSE '{}'::jsonb END
+        || billing.discounts_of_phase($2, $4, begins, ($1).id)
+        || CASE WHEN begins AND ($3 || $2) ->> 'billing_cycle_anchor' = 'phase_start' AND NOT $2 ? 'trial_end'
                 THEN '{"billing_cycle_anchor": "now"}'::jsonb ELSE '{}'::jsonb END
         || (SELECT coalesce(jsonb_object_agg(f.key, f.value), '{}'::jsonb) FROM jsonb_each($3 || $2) f
             WHERE f.key IN ('collection_method', 'days_until_due', 'default_payment_method', 'description', 'metadata',
                             'trial_end'))
 $$;
-COMMENT ON FUNCTION billing.changes_of_phase(billing.subscriptions, jsonb, jsonb, jsonb) IS
+COMMENT ON FUNCTION billing.changes_of_phase(billing.subscriptions, jsonb, jsonb, jsonb, boolean) IS
 'What a phase changes of a subscription, in the form of a normalised update: its items become those of the phase, an
-item whose price stays being the same item. former: the phase before it, whose discounts and thresholds end. Internal.';
+item whose price stays being the same item. former: the phase before it, whose discounts and thresholds end as it begins;
+or, where it does not begin but is changed in its course, as it was. Internal.';
 
 CREATE FUNCTION billing.advance_schedule(schedule text, as_of timestamptz, raises boolean DEFAULT false) RETURNS text[]
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
@@ -301,7 +334,7 @@ BEGIN
     ELSIF phase IS NOT NULL THEN
         PERFORM billing.change_subscription(
             managed, billing.changes_of_phase(managed, phase, schedule.default_settings,
-                                              schedule.phases -> schedule.current_phase), at);
+                                              schedule.phases -> schedule.current_phase, true), at);
     ELSIF schedule.end_behavior = 'cancel' THEN
         -- Where a period is cut short, as by cancel_at: only the time that was used is paid.
         PERFORM billing.end_subscription(
@@ -376,6 +409,16 @@ COMMENT ON FUNCTION billing.lock_due_changes(timestamptz, boolean) IS
 'Locks, in the order of all locks, what a run will, where something due takes numbers before the run has locked all that
 it bills: else the run would wait for a subscription or a customer whose holder waits for the numbers. periods: also what
 ends periods and finalizes drafts. Internal.';
+
+CREATE FUNCTION billing.missed_phases(as_of timestamptz, among text[] DEFAULT NULL) RETURNS text[]
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+RETURN ARRAY(SELECT s.id FROM billing.subscription_schedules h JOIN billing.subscriptions s ON s.id = h.subscription
+             WHERE h.next_phase_at <= missed_phases.as_of AND h.error IS NULL AND s.next_invoice_at <= missed_phases.as_of
+               AND h.next_phase_at <= s.current_period_end AND (among IS NULL OR s.id = ANY (among))
+             ORDER BY s.id);
+COMMENT ON FUNCTION billing.missed_phases(timestamptz, text[]) IS
+'The subscriptions (of some, or NULL for all) whose periods that end by as_of a phase ends or begins with: after
+billing.apply_due_changes only such as another session has scheduled since. Internal.';
 
 CREATE FUNCTION billing.apply_due_changes(as_of timestamptz, subscription text DEFAULT NULL) RETURNS text[]
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$

@@ -67,8 +67,33 @@ COMMENT ON INDEX billing.subscription_schedules_next_phase_at_idx IS 'Finds the 
 COMMENT ON INDEX billing.subscription_schedules_subscription_key IS 'A subscription has one schedule at a time.';
 SELECT pg_catalog.pg_extension_config_dump('billing.subscription_schedules', '');
 
+CREATE FUNCTION billing.phase_end(phase jsonb, begins timestamptz, anchor timestamptz) RETURNS timestamptz
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
+DECLARE
+    length interval;
+    since integer := (extract(year FROM begins) - extract(year FROM anchor)) * 12
+                     + extract(month FROM begins) - extract(month FROM anchor);
+BEGIN
+    IF phase ? 'duration' THEN
+        length := concat(phase #> '{duration,interval_count}', phase #>> '{duration,interval}')::interval;
+    ELSE
+        SELECT (p.interval_count || p."interval")::interval * coalesce((phase ->> 'iterations')::integer, 1) INTO length
+        FROM billing.shortest_interval(ARRAY(
+            SELECT i.value ->> 'price' FROM jsonb_array_elements(phase -> 'items') i (value))) p;
+    END IF;
+    -- From the end of February on, months are those of the periods: to 31 March again where they began on the 31st.
+    IF anchor + make_interval(months => since) = begins THEN
+        RETURN anchor + (make_interval(months => since) + length);
+    END IF;
+    RETURN begins + length;
+END $$;
+COMMENT ON FUNCTION billing.phase_end(jsonb, timestamptz, timestamptz) IS
+'Where a phase without an end_date ends, by its duration or iterations: where a period does, if it begins where one of
+that anchor does. Internal.';
+
 CREATE FUNCTION billing.resolved_phases(
-    phases jsonb, start timestamptz, customer text, planned jsonb DEFAULT '[]'
+    phases jsonb, start timestamptz, as_of timestamptz, default_settings jsonb, planned jsonb DEFAULT '[]',
+    anchor timestamptz DEFAULT NULL
 ) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
 #variable_conflict use_column
@@ -82,9 +107,9 @@ DECLARE
     missing record;
     begins timestamptz;
     ends timestamptz := resolved_phases.start;
+    cycle timestamptz := coalesce(anchor, resolved_phases.start);
     trial timestamptz;
     currency text;
-    length interval;
     resolved jsonb := '[]';
 BEGIN
     FOR phase IN SELECT p.value, p.place - 1 AS place FROM jsonb_array_elements(resolved_phases.phases)
@@ -131,15 +156,19 @@ BEGIN
             RAISE EXCEPTION 'coupon "%" of phases[%] was deleted', missing.id, phase.place
                 USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Use another coupon.';
         END IF;
-        SELECT (p.interval_count || p."interval")::interval INTO length
-        FROM billing.shortest_interval(ARRAY(
-            SELECT i.value ->> 'price' FROM jsonb_array_elements(phase.value -> 'items') i (value))) p;
-        ends := CASE
-            WHEN phase.value ? 'end_date' THEN (phase.value ->> 'end_date')::timestamptz
-            WHEN phase.value ? 'duration'
-                THEN begins + concat(phase.value #> '{duration,interval_count}',
-                                     phase.value #>> '{duration,interval}')::interval
-            ELSE begins + coalesce((phase.value ->> 'iterations')::integer, 1) * length END;
+        SELECT c.id, c.redeem_by INTO missing FROM billing.coupons c
+        WHERE begins < resolved_phases.as_of AND c.redeem_by <= resolved_phases.as_of
+          AND c.id = ANY (coupons) AND c.id <> ALL (planned_coupons)
+        ORDER BY c.id LIMIT 1;
+        IF FOUND THEN
+            RAISE EXCEPTION 'coupon "%" of phases[%] had to be redeemed before % (coupon_expired)',
+                    missing.id, phase.place, missing.redeem_by
+                USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Use another coupon.';
+        END IF;
+        IF coalesce(phase.value ->> 'billing_cycle_anchor', default_settings ->> 'billing_cycle_anchor') = 'phase_start' THEN
+            cycle := begins;
+        END IF;
+        ends := coalesce((phase.value ->> 'end_date')::timestamptz, billing.phase_end(phase.value, begins, cycle));
         trial := CASE WHEN phase.value ? 'trial' THEN ends ELSE (phase.value ->> 'trial_end')::timestamptz END;
         IF ends <= begins THEN
             RAISE EXCEPTION 'phases[%] ends at %, which is not after its start, %', phase.place, ends, begins
@@ -151,14 +180,16 @@ BEGIN
         resolved := resolved || jsonb_build_array((phase.value - ARRAY['duration', 'iterations', 'trial'])
             || jsonb_build_object('start_date', begins, 'end_date', ends)
             || CASE WHEN trial IS NULL THEN '{}' ELSE jsonb_build_object('trial_end', trial) END);
+        cycle := coalesce(trial, cycle);
     END LOOP;
     RETURN resolved;
 END $$;
-COMMENT ON FUNCTION billing.resolved_phases(jsonb, timestamptz, text, jsonb) IS
-'Phases with their dates worked out, the first from a start on. planned: the phases as they were before, whose prices may
-be archived and coupons deleted. Errors: 55000 an archived price, a deleted coupon; 22023 phases that overlap, leave a gap,
-or end before they start, a trial beyond its phase, prices that no subscription takes together; 23503 unknown prices,
-coupons or tax rates. Internal.';
+COMMENT ON FUNCTION billing.resolved_phases(jsonb, timestamptz, timestamptz, jsonb, jsonb, timestamptz) IS
+'Phases with their dates worked out, the first from a start on, as they are planned at as_of. planned: the phases as they
+were before, whose prices may be archived and coupons deleted. anchor: that of the subscription''s periods, NULL for the
+start. Errors: 55000 an archived price, a deleted coupon, one that has expired for a phase of the past; 22023 phases that
+overlap, leave a gap, or end before they start, a trial beyond its phase, prices that no subscription takes together;
+23503 unknown prices, coupons or tax rates. Internal.';
 
 CREATE FUNCTION billing.lock_schedule(schedule text) RETURNS billing.subscription_schedules
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$

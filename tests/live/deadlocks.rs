@@ -318,6 +318,50 @@ fn an_invoice_at_once_takes_its_locks_in_the_order_of_all() {
     }
 }
 
+/// A phase is by its terms, though it was scheduled while a run waited for the subscription, or between the run's transactions.
+#[test]
+fn a_phase_scheduled_beside_a_run_begins_in_time() {
+    const SCHEDULED: &str = r#"
+        SELECT billing.create_price('{"currency": "usd", "unit_amount": 100, "recurring": {"interval": "month"}}', id => 'cheap');
+        SELECT billing.create_subscription_schedule('{"customer": "acme", "start_date": "now", "phases": [
+            {"items": [{"price": "seat"}], "end_date": "2024-09-01T00:00:00Z"}]}', 'h', '2024-04-01')"#;
+    const CHEAPER: &str = r#"
+        SELECT billing.update_subscription_schedule('h', '{"phases": [{"items": [{"price": "seat"}], "end_date": "2024-05-01T00:00:00Z"},
+            {"items": [{"price": "cheap"}], "iterations": 3, "proration_behavior": "none"}]}', '2024-04-30 23:59:59')"#;
+    let cluster = quiet_cluster();
+    let billed = |run: &dyn Fn(&Database, &mut Client)| {
+        let database = Database::with_extension(&cluster).unwrap();
+        let mut client = connect(&database);
+        shop(&mut client);
+        client.batch_execute(SCHEDULED).unwrap();
+        run(&database, &mut client);
+        let lines = "SELECT string_agg(concat_ws(' ', i.created::date, l.price, l.amount), ', ' ORDER BY l.id)
+                     FROM billing.invoice_lines l JOIN billing.invoices i ON i.id = l.invoice";
+        let lines = text(&mut client, lines);
+        assert_eq!(lines, "2024-04-01 seat 500, 2024-05-01 cheap 100");
+    };
+    billed(&|database, client| {
+        let holder = backend(client);
+        client.batch_execute(&format!("BEGIN; {CHEAPER}")).unwrap();
+        let mut session = connect(database);
+        let waiting = backend(&mut session);
+        std::thread::scope(|scope| {
+            let run = scope.spawn(move || session.batch_execute("SELECT billing.generate_invoices('2024-05-01')"));
+            await_blocked(&mut connect(database), waiting, holder);
+            client.batch_execute("COMMIT").unwrap();
+            run.join().unwrap().unwrap();
+        });
+    });
+    billed(&|_, client| {
+        let run = text(client, "SELECT billing.start_billing_run('2024-05-01', 1000)");
+        client.batch_execute(CHEAPER).unwrap();
+        let goes_on = format!("SELECT billing.bill_batch('{run}', 1000)::text");
+        while text(client, &goes_on) == "true" {}
+        let left = "SELECT count(*) FROM billing.billing_runs WHERE finished_at IS NULL";
+        assert_eq!(number(client, left), 0);
+    });
+}
+
 /// `CALL run_billing`, late, looks at the thresholds of the periods that have just begun, as `generate_invoices` does.
 #[test]
 fn a_late_run_in_batches_looks_at_thresholds_of_new_periods() {

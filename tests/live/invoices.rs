@@ -364,6 +364,8 @@ stories! {
     resubscribe
     schedule
     schedule_changes
+    schedule_current_phase
+    schedule_dates
     send_invoice
     settle
     stub
