@@ -224,6 +224,8 @@ BEGIN
               WHEN 'subscription_item' THEN d.subscription_item = object_id
               ELSE d.invoice = object_id END
         ORDER BY d.id FOR NO KEY UPDATE);
+    -- All of them before the first is redeemed: another list may name them in another order.
+    PERFORM billing.lock_discounts('{}', billing.coupons_named(jsonb_build_object('discounts', discounts)));
     FOR entry IN
         SELECT e.place, e.value, e.value ->> 'coupon' AS coupon,
                CASE jsonb_typeof(e.value) WHEN 'string' THEN e.value #>> '{}'
