@@ -151,7 +151,9 @@ BEGIN
                   GROUP BY 1) o
             WHERE o.amount > 0) x
     ), in_force AS MATERIALIZED (
-        SELECT d.id AS invoice, x.id, x.place, x.subscription_item, x.end_at, c.percent_off, c.applies_to_products,
+        SELECT d.id AS invoice, x.id, x.subscription_item, x.end_at, c.percent_off, c.applies_to_products,
+               (SELECT o.place FROM unnest(x.places, x.placed_at) WITH ORDINALITY o (place, at, nth)
+                WHERE o.at <= d.created OR x.invoice IS NOT NULL ORDER BY o.nth DESC LIMIT 1) AS place,
                CASE WHEN c.percent_off IS NOT NULL THEN NULL
                     WHEN c.currency = d.currency THEN c.amount_off
                     ELSE (c.currency_options #>> ARRAY[d.currency, 'amount_off'])::bigint END AS amount_off,

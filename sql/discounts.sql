@@ -7,13 +7,16 @@ CREATE TABLE billing.discounts (
     subscription text COLLATE "C" REFERENCES billing.subscriptions,
     subscription_item text COLLATE "C" REFERENCES billing.subscription_items,
     invoice text COLLATE "C" REFERENCES billing.invoices,
-    place integer NOT NULL CONSTRAINT discounts_place_positive CHECK (place > 0),
+    places integer[] NOT NULL CONSTRAINT discounts_place_positive CHECK (0 < ALL (places)),
+    placed_at timestamptz[] NOT NULL,
+    place integer NOT NULL GENERATED ALWAYS AS (places[cardinality(places)]) STORED,
     start_at timestamptz NOT NULL,
     end_at timestamptz,
     ended_at timestamptz,
     redeemed_invoice text COLLATE "C" REFERENCES billing.invoices,
     created timestamptz NOT NULL,
     CONSTRAINT discounts_one_object CHECK (num_nonnulls(subscription, subscription_item, invoice) <= 1),
+    CONSTRAINT discounts_places_have_times CHECK (cardinality(places) = cardinality(placed_at)),
     CONSTRAINT discounts_end_after_start CHECK (end_at > start_at)
 );
 CREATE INDEX discounts_customer_idx ON billing.discounts (customer);
@@ -30,7 +33,13 @@ COMMENT ON COLUMN billing.discounts.customer IS 'Whose it is; all of the custome
 COMMENT ON COLUMN billing.discounts.subscription IS 'The subscription that it is for; NULL for another object.';
 COMMENT ON COLUMN billing.discounts.subscription_item IS 'The item that it is for; NULL for another object.';
 COMMENT ON COLUMN billing.discounts.invoice IS 'The one invoice that it is for; NULL for another object.';
-COMMENT ON COLUMN billing.discounts.place IS 'Its place in the object''s list, from 1: discounts apply one after the other.';
+COMMENT ON COLUMN billing.discounts.places IS
+'The places in the object''s list that it was given, in the order in which that was said: invoices created before a list
+was put in another order go by the order that it had.';
+COMMENT ON COLUMN billing.discounts.placed_at IS
+'From when each of places holds, for invoices created then or later: the last one said of those that hold counts.';
+COMMENT ON COLUMN billing.discounts.place IS
+'Its place in the object''s list, from 1, as it was said last: discounts apply one after the other.';
 COMMENT ON COLUMN billing.discounts.start_at IS 'From when it holds: for invoices created then or later.';
 COMMENT ON COLUMN billing.discounts.end_at IS
 'Until when a repeating one holds: for invoices created before, and for service that ended by then on later ones. NULL:
@@ -62,6 +71,8 @@ BEGIN
           (NEW.id, NEW.coupon, NEW.customer, NEW.subscription, NEW.subscription_item, NEW.invoice, NEW.start_at,
            NEW.end_at, NEW.created)
        OR OLD.ended_at IS NOT NULL AND NEW.ended_at IS DISTINCT FROM OLD.ended_at
+       OR (OLD.places, OLD.placed_at)
+          IS DISTINCT FROM (NEW.places[:cardinality(OLD.places)], NEW.placed_at[:cardinality(OLD.placed_at)])
     THEN
         RAISE EXCEPTION 'discount "%" cannot change', CASE TG_OP WHEN 'TRUNCATE' THEN 'any' ELSE OLD.id END
             USING ERRCODE = 'restrict_violation', SCHEMA = 'billing', TABLE = 'discounts',
@@ -70,8 +81,8 @@ BEGIN
     RETURN NEW;
 END $$;
 COMMENT ON FUNCTION billing.discounts_check() IS
-'Trigger: what a discount is of, and when it holds, never changes, and its row is never deleted (23001), but with the draft
-that it is of.';
+'Trigger: what a discount is of, when it holds and which places it had never changes, and its row is never deleted (23001),
+but with the draft that it is of.';
 CREATE TRIGGER discounts_check BEFORE UPDATE OR DELETE ON billing.discounts
     FOR EACH ROW EXECUTE FUNCTION billing.discounts_check();
 CREATE TRIGGER discounts_check_truncate BEFORE TRUNCATE ON billing.discounts
@@ -213,6 +224,8 @@ BEGIN
               WHEN 'subscription_item' THEN d.subscription_item = object_id
               ELSE d.invoice = object_id END
         ORDER BY d.id FOR NO KEY UPDATE);
+    -- All of them before the first is redeemed: another list may name them in another order.
+    PERFORM billing.lock_discounts('{}', billing.coupons_named(jsonb_build_object('discounts', discounts)));
     FOR entry IN
         SELECT e.place, e.value, e.value ->> 'coupon' AS coupon,
                CASE jsonb_typeof(e.value) WHEN 'string' THEN e.value #>> '{}'
@@ -247,17 +260,22 @@ BEGIN
                 RAISE EXCEPTION 'discount "%" is named twice', kept
                     USING ERRCODE = 'invalid_parameter_value', HINT = 'Name each discount once.';
             END IF;
-            UPDATE billing.discounts d SET place = entry.place WHERE d.id = kept AND d.place <> entry.place;
+            -- Older invoices go by the places before. What is said as of an earlier time takes the place of what was said of later.
+            UPDATE billing.discounts d
+            SET places = d.places || entry.place::integer, placed_at = d.placed_at || owner.start_at
+            WHERE d.id = kept
+              AND (d.place <> entry.place OR d.placed_at[cardinality(d.placed_at)] > owner.start_at);
         ELSE
             coupon := billing.redeem_coupon(entry.coupon, owner.currency, as_of);
             kept := billing.generate_id('di');
             INSERT INTO billing.discounts
-                (id, coupon, customer, subscription, subscription_item, invoice, place, start_at, end_at, created)
+                (id, coupon, customer, subscription, subscription_item, invoice, places, placed_at, start_at, end_at,
+                 created)
             VALUES (kept, coupon.id, owner.customer,
                     CASE object_kind WHEN 'subscription' THEN object_id END,
                     CASE object_kind WHEN 'subscription_item' THEN object_id END,
                     CASE object_kind WHEN 'invoice' THEN object_id END,
-                    entry.place, owner.start_at,
+                    ARRAY[entry.place::integer], ARRAY[owner.start_at], owner.start_at,
                     -- Months of the calendar in UTC (see SET above), clamped at their end.
                     owner.start_at + make_interval(months => coupon.duration_in_months), as_of);
         END IF;

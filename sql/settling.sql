@@ -209,8 +209,9 @@ BEGIN
     ORDER BY l.id;
     UPDATE billing.invoice_items x SET invoice = made WHERE x.invoice = old.id;
     -- Redeemed once, for the one as for the other; the void invoice keeps its own.
-    INSERT INTO billing.discounts (coupon, customer, invoice, place, start_at, created)
-    SELECT x.coupon, x.customer, made, x.place, regenerate_invoice.as_of, regenerate_invoice.as_of
+    INSERT INTO billing.discounts (coupon, customer, invoice, places, placed_at, start_at, created)
+    SELECT x.coupon, x.customer, made, ARRAY[x.place], ARRAY[regenerate_invoice.as_of], regenerate_invoice.as_of,
+           regenerate_invoice.as_of
     FROM billing.discounts x WHERE x.invoice = old.id AND x.ended_at IS NULL
     ORDER BY x.place, x.id;
     PERFORM billing.rate_drafts(ARRAY[made]);

@@ -239,8 +239,8 @@ const FINALIZE_B: &str = "SELECT billing.finalize_invoice(id, '2024-06-16') FROM
 
 /// An invoice at once makes an older draft final before it, and so takes numbers and then locks what the second one uses up. What
 /// the first locks comes before the numbers: a discount that has ended but holds for the draft, a grant that is used up and gets
-/// something back, the customer's discounts before a coupon.
-const CROSSINGS: [Crossing; 3] = [
+/// something back, the customer's discounts before a coupon. Two lists that name coupons in opposite orders lock them in one.
+const CROSSINGS: [Crossing; 4] = [
     Crossing {
         before: r#"SELECT billing.create_coupon('{"percent_off": 50, "duration": "once"}', 'half');
             SELECT billing.create_subscription('{"customer": "acme", "items": [{"price": "seat"}]}', s, '2024-05-01') FROM unnest('{a,b}'::text[]) s;
@@ -276,10 +276,18 @@ const CROSSINGS: [Crossing; 3] = [
             FROM billing.subscription_items WHERE subscription = 'a'"#,
         second: r#"SELECT billing.set_discounts('subscription', 'b', '[{"coupon": "tenth"}]', '2024-06-16')"#,
     },
+    Crossing {
+        before: r#"SELECT billing.create_customer('bolt');
+            SELECT billing.create_subscription('{"customer": "acme", "items": [{"price": "seat"}]}', 'a', '2024-05-01');
+            SELECT billing.create_coupon('{"percent_off": 10, "duration": "forever"}', c) FROM unnest('{first,middle,last}'::text[]) c"#,
+        held: "SELECT FROM billing.coupons WHERE id = 'middle' FOR NO KEY UPDATE",
+        first: r#"SELECT billing.set_discounts('customer', 'acme', '[{"coupon": "last"}, {"coupon": "middle"}, {"coupon": "first"}]', '2024-06-01')"#,
+        second: r#"SELECT billing.set_discounts('subscription', 'a', '[{"coupon": "first"}, {"coupon": "middle"}, {"coupon": "last"}]', '2024-06-01')"#,
+    },
 ];
 
 #[test]
-fn an_invoice_at_once_takes_its_locks_in_the_order_of_all() {
+fn deeds_take_their_locks_in_the_order_of_all() {
     let cluster = quiet_cluster();
     for Crossing {
         before,

@@ -308,6 +308,7 @@ stories! {
     coupon_lists
     coupon_months
     coupon_once
+    coupon_order
     coupon_remainders
     credit_corrections
     credit_expiry

@@ -29,6 +29,8 @@ fn terms_stay_and_rows_are_never_deleted() {
         ("discounts", "subscription = NULL"),
         ("discounts", "start_at = start_at - interval '1 day'"),
         ("discounts", "end_at = start_at + interval '1 day'"),
+        ("discounts", "places = '{7}'"),
+        ("discounts", "placed_at = array[now()]"),
         ("tax_rates", "percentage = 11"),
         ("tax_rates", "inclusive = true"),
         ("credit_grants", "amount = amount + 1"),
