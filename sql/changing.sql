@@ -388,7 +388,7 @@ BEGIN
         reset_billing_cycle_anchor = new.reset_billing_cycle_anchor
     WHERE s.id = old.id;
     IF changes ? 'discounts' THEN
-        PERFORM billing.set_discounts('subscription', old.id, changes -> 'discounts', as_of);
+        PERFORM billing.replace_discounts('subscription', old.id, changes -> 'discounts', as_of);
     END IF;
 END $$;
 COMMENT ON FUNCTION billing.store_terms(

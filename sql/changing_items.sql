@@ -126,7 +126,7 @@ BEGIN
         WHERE i.id = describe_item.item;
     END IF;
     IF change ? 'discounts' THEN
-        PERFORM billing.set_discounts(
+        PERFORM billing.replace_discounts(
             'subscription_item', describe_item.item, change -> 'discounts', describe_item.as_of);
     END IF;
 END $$;

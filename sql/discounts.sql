@@ -146,6 +146,30 @@ COMMENT ON FUNCTION billing.discounted_object(text, text, timestamptz) IS
 discounts set at as_of hold. Errors: 42704 no such object; 55000 a canceled subscription, an invoice that is no draft;
 22023 an unknown kind, as_of infinite; 22004 NULL. Internal.';
 
+CREATE FUNCTION billing.reach_discounted(object_kind text, object_id text, as_of timestamptz, coupons text[]) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    found billing.subscriptions;
+BEGIN
+    PERFORM billing.require_time('as_of', as_of);
+    SELECT s.* INTO found FROM billing.subscriptions s
+    WHERE s.id = CASE object_kind
+                 WHEN 'subscription' THEN object_id
+                 WHEN 'subscription_item' THEN
+                     (SELECT i.subscription FROM billing.subscription_items i WHERE i.id = object_id) END;
+    -- One that is being made has its first discounts from its start on, and so no invoice before them.
+    IF found.created < as_of THEN
+        PERFORM billing.lock_to_change(found.id, as_of, coupons);
+        PERFORM billing.apply_due_changes(as_of, found.id);
+        PERFORM billing.make_drafts(as_of, found.id);
+    END IF;
+END $$;
+COMMENT ON FUNCTION billing.reach_discounted(text, text, timestamptz, text[]) IS
+'Brings a subscription whose discounts, or those of an item, are to be set at as_of to where runs on time would have: phases
+of its schedule begin, and periods end. Locks it for that and the coupons that are to be redeemed; does nothing for other
+objects. Errors: 22023 as_of infinite; 22004 NULL. Internal.';
+
 CREATE FUNCTION billing.redeem_coupon(coupon text, currency text, as_of timestamptz) RETURNS billing.coupons
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
@@ -183,10 +207,9 @@ COMMENT ON FUNCTION billing.redeem_coupon(text, text, timestamptz) IS
 'Counts one redemption of a coupon and returns it. currency is what amount_off must come in; NULL: any. Errors: 23503
 unknown; 55000 deleted, past redeem_by, or redeemed max_redemptions times; 22023 another currency. Internal.';
 
-CREATE FUNCTION billing.set_discounts(
-    object_kind text, object_id text, discounts jsonb, as_of timestamptz DEFAULT now()
-) RETURNS text[]
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
+CREATE FUNCTION billing.replace_discounts(object_kind text, object_id text, discounts jsonb, as_of timestamptz)
+RETURNS text[]
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
 #variable_conflict use_column
 DECLARE
     owner record;
@@ -197,7 +220,7 @@ DECLARE
     result text[] := '{}';
 BEGIN
     PERFORM billing.require_argument('discounts', discounts);
-    SELECT * INTO owner FROM billing.discounted_object(set_discounts.object_kind, set_discounts.object_id, as_of) o;
+    SELECT * INTO owner FROM billing.discounted_object(replace_discounts.object_kind, replace_discounts.object_id, as_of) o;
     IF jsonb_typeof(discounts) NOT IN ('array', 'null') THEN
         RAISE EXCEPTION 'discounts % is not an array', left(discounts::text, 100)
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Pass [{"coupon": "..."}].';
@@ -293,12 +316,26 @@ BEGIN
     END IF;
     RETURN result;
 END $$;
+COMMENT ON FUNCTION billing.replace_discounts(text, text, jsonb, timestamptz) IS
+'What billing.set_discounts, and a change of a subscription or a phase, does to the list of an object which is as it is to be
+at as_of. Errors: as of billing.set_discounts. Internal.';
+
+CREATE FUNCTION billing.set_discounts(
+    object_kind text, object_id text, discounts jsonb, as_of timestamptz DEFAULT now()
+) RETURNS text[]
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM billing.reach_discounted(
+        object_kind, object_id, as_of, billing.coupons_named(jsonb_build_object('discounts', discounts)));
+    RETURN billing.replace_discounts(object_kind, object_id, discounts, as_of);
+END $$;
 COMMENT ON FUNCTION billing.set_discounts(text, text, jsonb, timestamptz) IS
 'Sets the list of discounts of a customer, subscription, subscription_item or draft invoice (object_kind), in Stripe''s
 form: [{"coupon": "..."}] redeems a coupon, {"discount": "di_..."} or the id alone keeps one that there is; those not
 named end at as_of; [] or null ends all. Returns their ids, in order: they apply one after the other. At most 20, each
-coupon once. Errors: 42704 unknown object or discount; 23503 unknown coupon; 55000 a coupon that cannot be redeemed any
-more, a canceled subscription, an invoice that is no draft or of which something was given back; 22023 another currency, a bad list; 0A000 a promotion code;
+coupon once. Phases of a subscription that began, and its periods that ended, by as_of come first. Errors: 42704 unknown
+object or discount; 23503 unknown coupon; 55000 a coupon that cannot be redeemed any more, a canceled subscription, an
+invoice that is no draft or of which something was given back; 22023 another currency, a bad list; 0A000 a promotion code;
 22004 NULL.';
 
 CREATE FUNCTION billing.apply_discount(
@@ -311,6 +348,7 @@ DECLARE
     result text[];
 BEGIN
     PERFORM billing.require_argument('coupon', coupon);
+    PERFORM billing.reach_discounted(object_kind, object_id, as_of, ARRAY[apply_discount.coupon]);
     -- Locked before the list is read: two at once both stay on it.
     PERFORM FROM billing.discounted_object(apply_discount.object_kind, apply_discount.object_id, as_of);
     SELECT coalesce(jsonb_agg(d.id ORDER BY d.place, d.id), '[]') INTO list FROM billing.discounts d
@@ -321,7 +359,7 @@ BEGIN
           WHEN 'subscription' THEN d.subscription = object_id
           WHEN 'subscription_item' THEN d.subscription_item = object_id
           ELSE d.invoice = object_id END;
-    result := billing.set_discounts(object_kind, object_id,
+    result := billing.replace_discounts(object_kind, object_id,
         list || jsonb_build_array(jsonb_build_object('coupon', apply_discount.coupon)), as_of);
     RETURN result[cardinality(result)];
 END $$;

@@ -239,8 +239,9 @@ const FINALIZE_B: &str = "SELECT billing.finalize_invoice(id, '2024-06-16') FROM
 
 /// An invoice at once makes an older draft final before it, and so takes numbers and then locks what the second one uses up. What
 /// the first locks comes before the numbers: a discount that has ended but holds for the draft, a grant that is used up and gets
-/// something back, the customer's discounts before a coupon. Two lists that name coupons in opposite orders lock them in one.
-const CROSSINGS: [Crossing; 4] = [
+/// something back, the customer's discounts before a coupon. Two lists that name coupons in opposite orders lock them in one. A change of a
+/// schedule locks its coupons before a phase that is due is invoiced.
+const CROSSINGS: [Crossing; 5] = [
     Crossing {
         before: r#"SELECT billing.create_coupon('{"percent_off": 50, "duration": "once"}', 'half');
             SELECT billing.create_subscription('{"customer": "acme", "items": [{"price": "seat"}]}', s, '2024-05-01') FROM unnest('{a,b}'::text[]) s;
@@ -283,6 +284,19 @@ const CROSSINGS: [Crossing; 4] = [
         held: "SELECT FROM billing.coupons WHERE id = 'middle' FOR NO KEY UPDATE",
         first: r#"SELECT billing.set_discounts('customer', 'acme', '[{"coupon": "last"}, {"coupon": "middle"}, {"coupon": "first"}]', '2024-06-01')"#,
         second: r#"SELECT billing.set_discounts('subscription', 'a', '[{"coupon": "first"}, {"coupon": "middle"}, {"coupon": "last"}]', '2024-06-01')"#,
+    },
+    Crossing {
+        before: r#"SELECT billing.create_customer('bolt');
+            SELECT billing.create_price('{"currency": "usd", "unit_amount": 900, "recurring": {"interval": "month"}}', id => 'desk');
+            SELECT billing.create_coupon('{"percent_off": 10, "duration": "forever"}', c) FROM unnest('{first,last}'::text[]) c;
+            SELECT billing.create_subscription_schedule('{"customer": "acme", "start_date": "2024-05-01T00:00:00Z", "phases": [
+                {"items": [{"price": "seat"}], "end_date": "2024-05-11T00:00:00Z"},
+                {"items": [{"price": "desk"}], "proration_behavior": "always_invoice", "end_date": "2024-09-11T00:00:00Z"}]}', 'h', '2024-05-01')"#,
+        held: "SELECT FROM billing.coupons WHERE id = 'last' FOR NO KEY UPDATE",
+        first: r#"SELECT billing.create_subscription('{"customer": "bolt", "items": [{"price": "seat"}],
+            "discounts": [{"coupon": "first"}, {"coupon": "last"}]}', 'b', '2024-05-12')"#,
+        second: r#"SELECT billing.update_subscription_schedule('h', '{"phases": [{"items": [{"price": "desk"}], "discounts": [{"coupon": "first"}],
+            "end_date": "2024-09-11T00:00:00Z"}]}', '2024-05-12')"#,
     },
 ];
 

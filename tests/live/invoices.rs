@@ -367,6 +367,7 @@ stories! {
     schedule_changes
     schedule_current_phase
     schedule_dates
+    schedule_discounts
     send_invoice
     settle
     stub
