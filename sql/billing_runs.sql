@@ -164,8 +164,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET plan
 DECLARE
     until timestamptz;
     subscriptions text[];
-    missed text[] := '{}';
-    begun text[] := '{}';
+    missed text[];
     drafts text[] := '{}';
     crossed text[];
     due text[] := '{}';
@@ -176,15 +175,16 @@ BEGIN
     SELECT r.as_of INTO until FROM billing.billing_runs r WHERE r.id = bill_batch.run;
     ripe := until - billing.setting_interval('finalization_delay');
     PERFORM billing.lock_usage();
+    -- Of what was scheduled since the run began, the next one begins the phases, and ends the periods.
+    missed := billing.missed_phases(until);
     subscriptions := ARRAY(
         SELECT s.id FROM billing.subscriptions s
-        WHERE s.next_invoice_at <= until
+        WHERE s.next_invoice_at <= until AND s.id <> ALL (missed)
           AND NOT EXISTS (SELECT FROM billing.due_before(s))  -- its turn comes, as in billing.make_drafts
         ORDER BY s.next_invoice_at, s.id LIMIT bill_batch.batch_size FOR NO KEY UPDATE SKIP LOCKED);
     missed := billing.missed_phases(until, subscriptions);
     IF missed <> '{}' THEN
-        -- Scheduled since the run began. Their periods that end otherwise are of the next batch.
-        begun := ARRAY(SELECT unnest(billing.apply_due_changes(until, s.id)) FROM unnest(missed) s (id));
+        -- Until they were locked.
         subscriptions := ARRAY(SELECT unnest(subscriptions) EXCEPT SELECT unnest(missed) ORDER BY 1);
     END IF;
     IF subscriptions <> '{}' THEN
@@ -210,8 +210,8 @@ BEGIN
         END IF;
     END IF;
     UPDATE billing.billing_runs r
-    SET done = r.done + cardinality(subscriptions) + cardinality(due), made = r.made + cardinality(begun || drafts),
-        finalized = r.finalized + cardinality(due), total = r.total - foreseen, updated_at = clock_timestamp(),
+    SET done = r.done + cardinality(subscriptions) + cardinality(due), made = r.made + cardinality(drafts),
+        finalized = r.finalized + cardinality(due), total = r.total - foreseen - cardinality(missed), updated_at = clock_timestamp(),
         finished_at = CASE WHEN subscriptions || missed || due = '{}' THEN clock_timestamp() END
     WHERE r.id = bill_batch.run;
     RETURN subscriptions || missed || due <> '{}';

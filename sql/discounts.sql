@@ -136,8 +136,8 @@ BEGIN
     IF customer IS NULL THEN
         RAISE EXCEPTION '% "%" does not exist', replace(object_kind, '_', ' '), object_id
             USING ERRCODE = 'undefined_object', HINT = format('See billing.%ss.', object_kind);
-    ELSIF status = 'canceled' THEN
-        RAISE EXCEPTION '% "%" is canceled and takes no discounts', replace(object_kind, '_', ' '), object_id
+    ELSIF status IN ('canceled', 'incomplete_expired') THEN
+        RAISE EXCEPTION '% "%" is % and takes no discounts', replace(object_kind, '_', ' '), object_id, status
             USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Create another subscription.';
     END IF;
 END $$;
@@ -351,7 +351,11 @@ BEGIN
     PERFORM billing.reach_discounted(object_kind, object_id, as_of, ARRAY[apply_discount.coupon]);
     -- Locked before the list is read: two at once both stay on it.
     PERFORM FROM billing.discounted_object(apply_discount.object_kind, apply_discount.object_id, as_of);
-    SELECT coalesce(jsonb_agg(d.id ORDER BY d.place, d.id), '[]') INTO list FROM billing.discounts d
+    -- In the order that it had then.
+    SELECT coalesce(jsonb_agg(d.id ORDER BY p.place, d.id), '[]') INTO list FROM billing.discounts d
+    LEFT JOIN LATERAL (
+        SELECT o.place FROM unnest(d.places, d.placed_at) WITH ORDINALITY o (place, at, nth)
+        WHERE d.invoice IS NOT NULL OR o.at <= apply_discount.as_of ORDER BY o.nth DESC LIMIT 1) p ON true
     WHERE d.ended_at IS NULL
       AND CASE object_kind
           WHEN 'customer' THEN d.customer = object_id

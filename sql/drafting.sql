@@ -9,7 +9,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = for
 DECLARE
     due text[];
     later text[];
-    missed text;
+    missed text[];
     made text[] := '{}';
 BEGIN
     LOOP  -- one round ends one period of each subscription that is due
@@ -19,14 +19,14 @@ BEGIN
             WHERE s.next_invoice_at <= make_drafts.as_of
               AND (make_drafts.subscription IS NULL OR s.id = make_drafts.subscription)
             ORDER BY s.id FOR NO KEY UPDATE);
-        EXIT WHEN due = '{}';
-        IF make_drafts.subscription IS NULL AND billing.missed_phases(as_of) <> '{}' THEN
-            -- Scheduled by who held a subscription that was waited for here.
-            FOREACH missed IN ARRAY billing.missed_phases(as_of) LOOP
-                made := made || billing.apply_due_changes(as_of, missed);
-            END LOOP;
-            CONTINUE;
+        IF make_drafts.subscription IS NULL THEN
+            -- Scheduled by who held a subscription that was waited for here: the next run begins the phase, and ends the period.
+            missed := billing.missed_phases(as_of);
+            IF missed <> '{}' THEN
+                due := ARRAY(SELECT unnest(due) EXCEPT SELECT unnest(missed) ORDER BY 1);
+            END IF;
         END IF;
+        EXIT WHEN due = '{}';
         IF make_drafts.subscription IS NULL
            AND EXISTS (SELECT FROM billing.invoice_items x WHERE x.subscription IS NULL AND x.invoice IS NULL)
         THEN

@@ -95,10 +95,10 @@ DECLARE
     current jsonb;
     planned jsonb;
     running integer;
+    former jsonb;
+    content jsonb;
+    trial jsonb := '{}';
     changed boolean;
-    -- What says when a phase is, or how it begins, changes nothing in the middle of it.
-    untouched constant text[] := ARRAY['start_date', 'end_date', 'trial_end', 'proration_behavior',
-                                       'billing_cycle_anchor'];
 BEGIN
     PERFORM billing.require_argument('changes', changes);
     wanted := billing.subscription_schedule_definition(changes::text, true);
@@ -126,7 +126,14 @@ BEGIN
                       HINT = 'What was cannot be changed; give it a later end_date.';
         END IF;
     END IF;
-    changed := found.status = 'active' AND (planned -> running) - untouched <> current - untouched;
+    former := billing.phase_content(current, found.default_settings);
+    content := billing.phase_content(planned -> running, coalesce(wanted -> 'default_settings', found.default_settings));
+    IF (planned #>> ARRAY[running::text, 'trial_end'])::timestamptz IS DISTINCT FROM (current ->> 'trial_end')::timestamptz
+       AND planned -> running ? 'trial_end'
+    THEN
+        trial := jsonb_build_object('trial_end', planned -> running -> 'trial_end');
+    END IF;
+    changed := found.status = 'active' AND (content <> former OR trial <> '{}');
     IF changed THEN
         managed := billing.current_subscription(found.subscription, as_of, coupons => billing.coupons_named(wanted));
         IF managed.status IN ('incomplete', 'paused') THEN
@@ -146,10 +153,9 @@ BEGIN
     IF changed THEN
         PERFORM billing.change_subscription(
             managed, billing.changes_of_phase(
-                managed, (planned -> running) - 'trial_end'
-                         || jsonb_build_object('proration_behavior',
-                                               coalesce(wanted -> 'proration_behavior', '"create_prorations"')),
-                coalesce(wanted -> 'default_settings', found.default_settings), current, false), as_of);
+                managed, content || trial || jsonb_build_object(
+                    'proration_behavior', coalesce(wanted -> 'proration_behavior', '"create_prorations"')),
+                '{}', former, false), as_of);
     END IF;
     PERFORM billing.advance_schedule(found.id, as_of, true);
     RETURN found.id;
@@ -200,6 +206,19 @@ COMMENT ON FUNCTION billing.release_subscription_schedule(text, timestamptz) IS
 'Ends a schedule at as_of and returns its id: its subscription goes on as it is. Errors: 42704 unknown; 55000 one
 that has ended; 22023 as_of before its creation or infinite; 22004 NULL.';
 
+CREATE FUNCTION billing.phase_content(phase jsonb, default_settings jsonb) RETURNS jsonb
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT p.terms - CASE WHEN p.terms -> 'default_tax_rates' = '[]' THEN ARRAY['default_tax_rates'] ELSE '{}' END
+           || jsonb_build_object('items', (
+               SELECT jsonb_agg(CASE WHEN i.value -> 'quantity' = '1' THEN i.value - 'quantity' ELSE i.value END ORDER BY i.place)
+               FROM jsonb_array_elements(phase -> 'items') WITH ORDINALITY i (value, place)))
+    FROM (SELECT (default_settings || phase) - ARRAY['start_date', 'end_date', 'trial_end', 'proration_behavior',
+                                                     'billing_cycle_anchor', 'currency']) p (terms)
+$$;
+COMMENT ON FUNCTION billing.phase_content(jsonb, jsonb) IS
+'What a phase says of a subscription in its course, by itself or by the defaults, in one form: without when it is, how it
+begins, and what goes without saying. Internal.';
+
 CREATE FUNCTION billing.discounts_of_phase(
     phase jsonb, former jsonb, begins boolean, subscription text, item text DEFAULT NULL
 ) RETURNS jsonb
@@ -212,13 +231,13 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
                                                    ELSE jsonb_build_object('discount', d.id) END ORDER BY n.place), '[]')
                     FROM jsonb_array_elements(coalesce(phase -> 'discounts', '[]')) WITH ORDINALITY n (value, place)
                     LEFT JOIN billing.discounts d
-                      ON d.subscription = discounts_of_phase.subscription AND d.ended_at IS NULL
-                     AND d.subscription_item IS NOT DISTINCT FROM discounts_of_phase.item
-                     AND d.coupon = n.value ->> 'coupon' AND former -> 'discounts' @> jsonb_build_array(n.value))) END
+                      ON CASE WHEN item IS NULL THEN d.subscription = discounts_of_phase.subscription
+                              ELSE d.subscription_item = discounts_of_phase.item END
+                     AND d.ended_at IS NULL AND d.coupon = n.value ->> 'coupon')) END
 $$;
 COMMENT ON FUNCTION billing.discounts_of_phase(jsonb, jsonb, boolean, text, text) IS
 'What a phase, or an item of one, changes of the discounts of a subscription or its item: {"discounts": ...}, or {} where
-nothing. A phase that begins redeems its coupons; one that is changed in its course keeps those that it had. Internal.';
+nothing. A phase that begins redeems its coupons; one that is changed in its course only those that are not on it. Internal.';
 
 CREATE FUNCTION billing.changes_of_phase(
     subscription billing.subscriptions, phase jsonb, default_settings jsonb, former jsonb, begins boolean
@@ -229,27 +248,36 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
         'items', (SELECT coalesce(jsonb_agg(jsonb_build_object('id', i.id, 'deleted', true)), '[]'::jsonb)
                   FROM billing.subscription_items i
                   WHERE i.subscription = ($1).id AND i.ended_at IS NULL
-                    AND i.price NOT IN (SELECT n.value ->> 'price' FROM jsonb_array_elements($2 -> 'items') n (value)))
-              || (SELECT jsonb_agg(n.value - ARRAY['price', 'discounts']
-                                   || CASE WHEN i.id IS NULL THEN jsonb_build_object('price', n.value ->> 'price')
-                                           ELSE jsonb_build_object('id', i.id) END
-                                   || CASE WHEN i.quantity IS NULL THEN '{}'::jsonb
-                                           ELSE jsonb_build_object(
-                                               'quantity', coalesce(n.value -> 'quantity', '1'::jsonb)) END
-                                   || CASE WHEN i.tax_rates IS NULL OR n.value ? 'tax_rates' THEN '{}'::jsonb
-                                           ELSE '{"tax_rates": null}'::jsonb END
-                                   || billing.discounts_of_phase(n.value, CASE WHEN i.id IS NOT NULL THEN f.value END,
-                                                                 begins OR i.id IS NULL, ($1).id, i.id)
-                                   || CASE WHEN i.id IS NOT NULL AND f.value ? 'billing_thresholds'
-                                                AND NOT n.value ? 'billing_thresholds'
-                                           THEN '{"billing_thresholds": null}'::jsonb ELSE '{}'::jsonb END
-                                   ORDER BY n.place)
+                    AND i.price NOT IN (SELECT n.value ->> 'price' FROM jsonb_array_elements($2 -> 'items') n (value))
+                    AND (begins OR i.price IN (SELECT o.value ->> 'price' FROM jsonb_array_elements($4 -> 'items') o (value))))
+              || (SELECT coalesce(jsonb_agg(
+                             CASE WHEN i.id IS NULL THEN jsonb_build_object('price', n.value ->> 'price')
+                                  ELSE jsonb_build_object('id', i.id) END || c.terms ORDER BY n.place), '[]'::jsonb)
                   FROM jsonb_array_elements($2 -> 'items') WITH ORDINALITY n (value, place)
                   LEFT JOIN billing.subscription_items i
                       ON i.subscription = ($1).id AND i.ended_at IS NULL AND i.price = n.value ->> 'price'
                   LEFT JOIN LATERAL (
                       SELECT o.value FROM jsonb_array_elements($4 -> 'items') o (value)
-                      WHERE o.value ->> 'price' = n.value ->> 'price' LIMIT 1) f ON true),
+                      WHERE o.value ->> 'price' = n.value ->> 'price' LIMIT 1) f ON true
+                  CROSS JOIN LATERAL (SELECT begins OR i.id IS NULL OR f.value IS NULL) a (anew)
+                  CROSS JOIN LATERAL (
+                      SELECT (SELECT coalesce(jsonb_object_agg(k.key, k.value), '{}'::jsonb)
+                              FROM jsonb_each(n.value - ARRAY['price', 'discounts', 'quantity']) k
+                              WHERE a.anew OR k.value IS DISTINCT FROM f.value -> k.key)
+                             || CASE WHEN i.id IS NULL AND n.value ? 'quantity'
+                                          OR i.quantity IS NOT NULL
+                                             AND (a.anew OR n.value -> 'quantity' IS DISTINCT FROM f.value -> 'quantity')
+                                     THEN jsonb_build_object('quantity', coalesce(n.value -> 'quantity', '1'::jsonb))
+                                     ELSE '{}'::jsonb END
+                             || CASE WHEN i.tax_rates IS NOT NULL AND NOT n.value ? 'tax_rates'
+                                          AND (begins OR f.value ? 'tax_rates')
+                                     THEN '{"tax_rates": null}'::jsonb ELSE '{}'::jsonb END
+                             || billing.discounts_of_phase(n.value, CASE WHEN i.id IS NOT NULL THEN f.value END,
+                                                           begins OR i.id IS NULL, ($1).id, i.id)
+                             || CASE WHEN i.id IS NOT NULL AND f.value ? 'billing_thresholds'
+                                          AND NOT n.value ? 'billing_thresholds'
+                                     THEN '{"billing_thresholds": null}'::jsonb ELSE '{}'::jsonb END) c (terms)
+                  WHERE a.anew OR c.terms <> '{}'),
         'proration_behavior', coalesce($2 -> 'proration_behavior', '"create_prorations"'))
         || CASE WHEN begins OR $2 -> 'default_tax_rates' IS DISTINCT FROM $4 -> 'default_tax_rates'
                 THEN jsonb_build_object('default_tax_rates', coalesce($2 -> 'default_tax_rates', 'null'))
@@ -263,7 +291,8 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
                 THEN '{"billing_cycle_anchor": "now"}'::jsonb ELSE '{}'::jsonb END
         || (SELECT coalesce(jsonb_object_agg(f.key, f.value), '{}'::jsonb) FROM jsonb_each($3 || $2) f
             WHERE f.key IN ('collection_method', 'days_until_due', 'default_payment_method', 'description', 'metadata',
-                            'trial_end'))
+                            'trial_end')
+              AND (begins OR f.value IS DISTINCT FROM $4 -> f.key))
 $$;
 COMMENT ON FUNCTION billing.changes_of_phase(billing.subscriptions, jsonb, jsonb, jsonb, boolean) IS
 'What a phase changes of a subscription, in the form of a normalised update: its items become those of the phase, an

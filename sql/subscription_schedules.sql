@@ -108,6 +108,10 @@ DECLARE
     begins timestamptz;
     ends timestamptz := resolved_phases.start;
     cycle timestamptz := coalesce(anchor, resolved_phases.start);
+    prices text[];
+    former_prices text[];
+    length text;
+    former_length text;
     trial timestamptz;
     currency text;
     resolved jsonb := '[]';
@@ -158,16 +162,24 @@ BEGIN
         END IF;
         SELECT c.id, c.redeem_by INTO missing FROM billing.coupons c
         WHERE begins < resolved_phases.as_of AND c.redeem_by <= resolved_phases.as_of
-          AND c.id = ANY (coupons) AND c.id <> ALL (planned_coupons)
+          -- What a subscription has begun with is redeemed already.
+          AND c.id = ANY (coupons) AND (anchor IS NULL OR c.id <> ALL (planned_coupons))
         ORDER BY c.id LIMIT 1;
         IF FOUND THEN
             RAISE EXCEPTION 'coupon "%" of phases[%] had to be redeemed before % (coupon_expired)',
                     missing.id, phase.place, missing.redeem_by
                 USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Use another coupon.';
         END IF;
-        IF coalesce(phase.value ->> 'billing_cycle_anchor', default_settings ->> 'billing_cycle_anchor') = 'phase_start' THEN
+        prices := ARRAY(SELECT i.value ->> 'price' FROM jsonb_array_elements(phase.value -> 'items') i (value));
+        SELECT s.interval_count || s."interval" INTO length FROM billing.shortest_interval(prices) s;
+        IF (default_settings || phase.value) ->> 'billing_cycle_anchor' = 'phase_start'
+           -- With all of its intervals others, a subscription begins periods of its own.
+           OR length <> former_length AND NOT prices && former_prices
+        THEN
             cycle := begins;
         END IF;
+        former_prices := prices;
+        former_length := length;
         ends := coalesce((phase.value ->> 'end_date')::timestamptz, billing.phase_end(phase.value, begins, cycle));
         trial := CASE WHEN phase.value ? 'trial' THEN ends ELSE (phase.value ->> 'trial_end')::timestamptz END;
         IF ends <= begins THEN

@@ -373,6 +373,9 @@ fn a_phase_scheduled_beside_a_run_begins_in_time() {
             client.batch_execute("COMMIT").unwrap();
             run.join().unwrap().unwrap();
         });
+        client
+            .batch_execute("SELECT billing.generate_invoices('2024-05-01')")
+            .unwrap();
     });
     billed(&|_, client| {
         let run = text(client, "SELECT billing.start_billing_run('2024-05-01', 1000)");
@@ -381,6 +384,7 @@ fn a_phase_scheduled_beside_a_run_begins_in_time() {
         while text(client, &goes_on) == "true" {}
         let left = "SELECT count(*) FROM billing.billing_runs WHERE finished_at IS NULL";
         assert_eq!(number(client, left), 0);
+        client.batch_execute("CALL billing.run_billing('2024-05-01')").unwrap();
     });
 }
 

@@ -108,6 +108,7 @@ const FOR_READING: &[&str] = &[
     "open_charges",
     "pause_behavior",
     "pending_items",
+    "phase_content",
     "phase_end",
     "phase_of_subscription",
     "preview_invoice",
