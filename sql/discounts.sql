@@ -310,7 +310,9 @@ BEGIN
         RAISE EXCEPTION 'coupon "%" is on % "%" twice', kept, replace(object_kind, '_', ' '), object_id
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Name each coupon once.';
     END IF;
-    UPDATE billing.discounts d SET ended_at = as_of WHERE d.id = ANY (listed) AND d.id <> ALL (result);
+    -- Where the new ones hold from a start in the past on, the old ones never did: of two lists only one is in force.
+    UPDATE billing.discounts d SET ended_at = CASE object_kind WHEN 'invoice' THEN as_of ELSE owner.start_at END
+    WHERE d.id = ANY (listed) AND d.id <> ALL (result);
     IF object_kind = 'invoice' THEN
         PERFORM billing.adjust_drafts(ARRAY[object_id]);
     END IF;
