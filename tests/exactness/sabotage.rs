@@ -21,9 +21,11 @@ struct Sabotage {
 
 const SABOTAGES: [Sabotage; 9] = [
     Sabotage {
+        // One that a summary shows: a sum does not tell of an event with a value of 0.
         what: "a row of the queue is lost",
         sql: "DELETE FROM billing.usage_pending WHERE (tableoid, ctid) = (
-                  SELECT p.tableoid, p.ctid FROM billing.usage_pending p WHERE p.event_name = 'sum_0' AND p.event_count > 0 LIMIT 1)",
+                  SELECT p.tableoid, p.ctid FROM billing.usage_pending p
+                  WHERE p.event_name = 'sum_0' AND p.event_count > 0 AND p.value_sum <> 0 LIMIT 1)",
         expected: &[Kind::Usage, Kind::Summary, Kind::Verify],
     },
     Sabotage {
@@ -135,7 +137,7 @@ const FORGERIES: [Forgery; 7] = [
 const MATERIAL: &str = "
     SELECT (SELECT count(DISTINCT e.tableoid) > 1 AND count(e.cancelled_at) > 0 FROM billing.meter_events e)
        AND (SELECT count(DISTINCT p.event_name) = 2 FROM billing.usage_pending p
-            WHERE p.event_name IN ('sum_0', 'count_2') AND p.event_count > 0)";
+            WHERE (p.event_name = 'sum_0' AND p.value_sum <> 0 OR p.event_name = 'count_2') AND p.event_count > 0)";
 
 /// A small storm in which nobody empties the queue at the end, and after it each sabotage, undone before the next. Returns what the
 /// audit found without any, and for each that it did not find what it must.
