@@ -25,3 +25,9 @@ COMMENT ON COLUMN billing.meter_events.received_at IS
 COMMENT ON COLUMN billing.meter_events.dimensions IS 'Further payload keys, as an object of texts. NULL: none.';
 COMMENT ON COLUMN billing.meter_events.cancelled_at IS 'When it was cancelled; it counts nowhere since. NULL: it counts.';
 SELECT pg_catalog.pg_extension_config_dump('billing.meter_events', '');
+
+-- A type has a lock like a table's, and nothing else ever asks for this one's.
+CREATE TYPE billing.undecided_event AS ();
+COMMENT ON TYPE billing.undecided_event IS
+'No value is of this type. Its lock is held, in mode RowExclusiveLock, by a session that is entering an event which it may yet take back,
+and awaited, in mode ShareLock, by one that has met such an event: pg_locks shows both.';

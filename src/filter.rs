@@ -44,8 +44,13 @@ impl Filter {
 
     /// `false`: it was certainly never added.
     pub fn may_hold(&self, fingerprint: u64) -> bool {
-        let block = &self.bytes[self.block(fingerprint)..][..BLOCK];
+        let block = self.block_of(fingerprint);
         bits(fingerprint).all(|bit| block[bit / 8] & 1 << (bit % 8) != 0)
+    }
+
+    /// All that is read for the fingerprint.
+    pub fn block_of(&self, fingerprint: u64) -> &[u8] {
+        &self.bytes[self.block(fingerprint)..][..BLOCK]
     }
 
     /// Where the fingerprint's block begins.

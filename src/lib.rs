@@ -1,10 +1,11 @@
 //! pg_billing: Stripe-style usage-based billing inside PostgreSQL.
 //!
-//! Data flows one way: ingest → events → roll-up → buckets → rating → invoices. The first five modules are pure and are all that
+//! Data flows one way: ingest → events → roll-up → buckets → rating → invoices. The first six modules are pure and are all that
 //! is compiled without a `pgNN` feature; the others need PostgreSQL.
 
 pub mod adjustment;
 pub mod calendar;
+pub mod customer_ids;
 pub mod filter;
 pub mod pricing;
 pub mod types;

@@ -76,6 +76,7 @@ pub fn record_one(meter: &Rc<Meter>, submitted: Submitted) -> Result<bool> {
         None => false,
     };
     let event = check(submitted, meter, |_| known, &clock)?;
+    event.anticipate();
     Ok(record(&[(0, event)], clock.now)? == 1)
 }
 

@@ -98,7 +98,7 @@ pub fn check<'a>(
     if !meter.active {
         return reject(
             Code::ArchivedMeter,
-            format!("meter \"{}\" is inactive", meter.event_name),
+            format!("meter \"{}\" is inactive", meter.event_name.as_str()),
         );
     }
     let Some(customer) = customer else {
@@ -172,7 +172,7 @@ fn check_dimensions(dimensions: &Dimensions, customer: &str, meter: &Meter) -> R
             Code::MissingDimensions,
             format!(
                 "the event has no \"{missing}\", which meter \"{}\" needs",
-                meter.event_name
+                meter.event_name.as_str()
             ),
         );
     }
@@ -207,7 +207,8 @@ fn check_dimensions(dimensions: &Dimensions, customer: &str, meter: &Meter) -> R
             Some(text) => counted = text.len(),
         }
     }
-    let key = customer.len() + meter.event_name.len() + split + meter.dimension_keys.len() * JSONB_ENTRY + counted;
+    let key =
+        customer.len() + meter.event_name.as_str().len() + split + meter.dimension_keys.len() * JSONB_ENTRY + counted;
     if key > LONGEST_BUCKET_KEY {
         return reject(
             Code::InvalidDimensions,

@@ -15,6 +15,7 @@ use crate::pg::catalog::{self, Kept};
 use crate::pg::error::Result;
 use crate::pg::leaf::Leaf;
 use crate::pg::owner::as_owner;
+use crate::pg::prefetch::prefetch;
 use crate::pg::spi::{self, Sees, Statement, arg};
 use crate::pg::time::Micros;
 use crate::settings;
@@ -56,7 +57,7 @@ impl Filters {
 }
 
 thread_local! {
-    static FILTERS: Kept<Filters> = Kept::default();
+    static FILTERS: Kept<Filters> = Kept::of_rows();
     /// The partition whose filter is now worth reading.
     static WANTED: Cell<Option<Partition>> = const { Cell::new(None) };
 }
@@ -80,7 +81,21 @@ pub fn of(partition: &Partition, searches: usize) -> Option<Rc<Filter>> {
     None
 }
 
-/// The same for many searches that are about to begin: reads it if they are worth it.
+/// That the latest partitions' filters will be asked for this soon.
+pub fn anticipate(fingerprint: u64) {
+    const LATEST: usize = 2;
+    FILTERS.with(|kept| {
+        kept.with(|filters| {
+            for known in filters.0.values().rev().take(LATEST) {
+                if let Known::Read(Some(filter)) = known {
+                    prefetch(&filter.block_of(fingerprint)[0]);
+                }
+            }
+        })
+    });
+}
+
+/// The filter for many searches that are about to begin: reads it if they are worth it.
 pub fn for_many(partition: &Partition, searches: usize) -> Result<Option<Rc<Filter>>> {
     match of(partition, searches) {
         Some(filter) => Ok(Some(filter)),
@@ -110,8 +125,7 @@ fn read(partition: &Partition) -> Result<()> {
     if matches!(known, Some(Known::Read(..))) {
         return Ok(());
     }
-    catalog::relation(c"meter_event_filters")?;
-    let since = catalog::changes();
+    let since = catalog::watch_rows(c"meter_event_filters")?;
     let mut has_room = false;
     let needed = Filter::bytes_for(sealed.events);
     FILTERS.with(|kept| kept.keep(since, |filters| has_room = filters.make_room(needed, place(partition))));
@@ -124,7 +138,7 @@ fn read(partition: &Partition) -> Result<()> {
         }
         false => None,
     };
-    if catalog::changes() == since {
+    if catalog::changes_of_rows() == since {
         keep(partition, Known::Read(filter.map(Rc::new)));
     }
     Ok(())
@@ -146,7 +160,7 @@ fn place(partition: &Partition) -> Place {
 
 fn keep(partition: &Partition, known: Known) {
     FILTERS.with(|kept| {
-        kept.keep(catalog::changes(), |filters| {
+        kept.keep(catalog::changes_of_rows(), |filters| {
             filters.0.insert(place(partition), known);
         })
     });

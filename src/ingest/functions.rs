@@ -32,6 +32,9 @@ fn record_meter_event(
 ) -> Result<bool> {
     catalog::take_in_changes();
     let event_name = required("event_name", event_name)?.text;
+    if let Some(customer) = customer {
+        meters::anticipate(customer);
+    }
     let Some(meter) = meters::meter(event_name)? else {
         return Err(no_meter(event_name).into());
     };

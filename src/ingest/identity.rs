@@ -10,17 +10,19 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use pgrx::pg_sys;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::{PgSqlErrorCode, pg_sys};
 
 use super::check::{Event, Identifier};
 use super::filters;
 use super::partitions::{Partition, list, list_with, window};
 use super::pending::jsonb;
 use crate::filter::{Filter, fingerprint};
-use crate::pg::error::Result;
-use crate::pg::leaf::{COLUMN_COUNT, COLUMNS, Key, Leaf, Rival, Tuple, arbiter, wait_for};
+use crate::pg::error::{Result, error};
+use crate::pg::heap::{self, Heap, Undecided};
+use crate::pg::leaf::{COLUMN_COUNT, COLUMNS, KEY_COLUMNS, Key, Leaf, Rival, Tuple, arbiter, wait_for};
 use crate::pg::numeric::from_quantity;
-use crate::pg::spi::arg;
+use crate::pg::shape::Shapes;
 use crate::pg::subtransaction::attempt;
 use crate::pg::table::Table;
 use crate::pg::time::{MICROS_PER_SECOND, Micros};
@@ -31,7 +33,10 @@ const MARGIN: i64 = 10 * MICROS_PER_SECOND;
 /// The partition that events go to now, and the others, opened when first searched.
 pub struct Identity {
     current: Partition,
-    table: Table<COLUMN_COUNT>,
+    /// Open for one row after the other; `None`: rows need more than to be entered, or could not be taken back.
+    heap: Option<Heap<COLUMN_COUNT>>,
+    /// Opened at once if that is not, or else when first needed.
+    table: Option<Table<COLUMN_COUNT>>,
     /// Opened when first searched.
     leaf: Option<Leaf>,
     others: Others,
@@ -66,7 +71,7 @@ impl Event<'_> {
     fn key(&self) -> Key {
         [
             self.customer.datum(),
-            arg(self.meter.event_name.as_str()).unwrap_or(pg_sys::Datum::null()),
+            self.meter.event_name.datum(),
             self.identifier.datum(),
         ]
     }
@@ -95,16 +100,23 @@ impl Event<'_> {
     fn fingerprint(&self) -> u64 {
         fingerprint([
             self.customer.text.as_bytes(),
-            self.meter.event_name.as_bytes(),
+            self.meter.event_name.as_str().as_bytes(),
             self.identifier.as_str().as_bytes(),
         ])
+    }
+
+    /// That other partitions will be searched for it soon.
+    pub fn anticipate(&self) {
+        if self.may_be_a_retry() {
+            filters::anticipate(self.fingerprint());
+        }
     }
 
     fn same_identity(&self, other: &Event) -> bool {
         self.may_be_a_retry()
             && self.identifier.as_str() == other.identifier.as_str()
             && self.customer.text == other.customer.text
-            && self.meter.event_name == other.meter.event_name
+            && self.meter.event_name.as_str() == other.meter.event_name.as_str()
     }
 
     fn may_be_a_retry(&self) -> bool {
@@ -143,10 +155,11 @@ impl Identity {
         loop {
             let current = partitions.iter().copied().find(|p| p.holds(now));
             if let Some(current) = current
-                && let Some(table) = Table::open(current.oid, &COLUMNS)?
+                && let Some((heap, table)) = open(current.oid)?
             {
                 return Ok(Identity {
                     current,
+                    heap,
                     table,
                     leaf: None,
                     others: Others {
@@ -172,10 +185,16 @@ impl Identity {
             let verdict = match event.may_be_a_retry() {
                 true => self.try_record(event, &key, &tuple)?,
                 false if !self.current.holds(Micros::now()) => Verdict::Closed,
-                false => {
-                    self.table.insert(&tuple);
-                    Verdict::Recorded
-                }
+                false => match &mut self.heap {
+                    Some(heap) => {
+                        heap.insert(&tuple)?;
+                        Verdict::Recorded
+                    }
+                    None => {
+                        self.table()?.insert(&tuple);
+                        Verdict::Recorded
+                    }
+                },
             };
             match verdict {
                 Verdict::Recorded => return Ok(Some(at)),
@@ -188,7 +207,14 @@ impl Identity {
     fn own_leaf(&mut self) -> Result<&Leaf> {
         match &mut self.leaf {
             Some(leaf) => Ok(leaf),
-            none => Ok(none.insert(Leaf::of(&self.table)?)),
+            none => Ok(none.insert(Leaf::open(self.current.oid)?.ok_or_else(|| dropped(&self.current))?)),
+        }
+    }
+
+    fn table(&mut self) -> Result<&mut Table<COLUMN_COUNT>> {
+        match &mut self.table {
+            Some(table) => Ok(table),
+            none => Ok(none.insert(Table::open(self.current.oid, &COLUMNS)?.ok_or_else(|| dropped(&self.current))?)),
         }
     }
 
@@ -197,10 +223,9 @@ impl Identity {
     }
 
     fn try_record(&mut self, event: &Event, key: &Key, tuple: &Tuple) -> Result<Verdict> {
-        let arbiter = arbiter(&self.table)?;
         let mut search_first = RETRIES.get();
-        if !search_first && self.table.takes_back() {
-            if let Some(verdict) = self.record_outright(event, key, tuple, arbiter)? {
+        if !search_first && self.heap.is_some() {
+            if let Some(verdict) = self.record_outright(event, key, tuple)? {
                 return Ok(verdict);
             }
             search_first = true;
@@ -220,10 +245,11 @@ impl Identity {
                     }
                 }
             }
-            let token = match self.table.insert_speculatively(tuple, arbiter) {
+            let table = self.table()?;
+            let token = match table.insert_speculatively(tuple, arbiter(table)?) {
                 Ok(token) => token,
                 Err(token) => {
-                    self.table.decide(token, false);
+                    table.decide(token, false);
                     search_first = true;
                     continue;
                 }
@@ -233,20 +259,20 @@ impl Identity {
             // Past the boundary that is no longer certain: a partition not yet committed could not be seen from here.
             let now = Micros::now();
             if !self.current.holds(now) {
-                self.table.decide(token, false);
+                self.table()?.decide(token, false);
                 return Ok(Verdict::Closed);
             }
             match self.search_others(now, event, key)? {
                 Rival::None => {
-                    self.table.decide(token, true);
+                    self.table()?.decide(token, true);
                     return Ok(Verdict::Recorded);
                 }
                 Rival::Pending { xid, token: others, .. } => {
-                    self.table.decide(token, false);
+                    self.table()?.decide(token, false);
                     wait_for(xid, others);
                 }
                 Rival::Recorded => {
-                    self.table.decide(token, false);
+                    self.table()?.decide(token, false);
                     return Ok(Verdict::Duplicate);
                 }
             }
@@ -259,13 +285,7 @@ impl Identity {
     ///
     /// The row is as any other from the beginning, and only what becomes of a race takes it back. Until that is settled nothing is waited
     /// for, so that those who meet the row can wait for the decision, whatever they hold.
-    fn record_outright(
-        &mut self,
-        event: &Event,
-        key: &Key,
-        tuple: &Tuple,
-        arbiter: pg_sys::Oid,
-    ) -> Result<Option<Verdict>> {
+    fn record_outright(&mut self, event: &Event, key: &Key, tuple: &Tuple) -> Result<Option<Verdict>> {
         let current = self.current;
         loop {
             pgrx::check_for_interrupts!();
@@ -279,9 +299,11 @@ impl Identity {
                 Rival::Pending { xid, token, .. } => wait_for(xid, token),
             }
         }
-        let stays = self
-            .table
-            .insert_if(tuple, arbiter, || far_from_bounds(&current, Micros::now()));
+        let Some(heap) = &mut self.heap else {
+            return Ok(None);
+        };
+        let undecided = Undecided::of_extension()?;
+        let stays = heap.insert_if(tuple, undecided, || far_from_bounds(&current, Micros::now()))?;
         Ok(stays.then_some(Verdict::Recorded))
     }
 
@@ -346,7 +368,6 @@ impl Identity {
                 pass_over_recorded(leaf, filter.as_deref(), events, &keys, &mut recorded, concerns);
             }
         }
-        let arbiter = arbiter(&self.table)?;
         let insert = |recorded: &[Option<Micros>]| {
             attempt(|| {
                 let rows = events
@@ -358,7 +379,7 @@ impl Identity {
                 let Some(mut table) = Table::open(current.oid, &COLUMNS)? else {
                     return Ok(None);
                 };
-                let unique = table.insert_many(rows, Some(arbiter))?;
+                let unique = table.insert_many(rows, Some(arbiter(&table)?))?;
                 table.close();
                 Ok((unique && in_time(Micros::now())).then_some(()))
             })
@@ -380,10 +401,34 @@ impl Identity {
             leaf.close();
         }
         if let Some(leaf) = self.leaf {
-            leaf.close_index();
+            leaf.close();
         }
-        self.table.close();
+        if let Some(table) = self.table {
+            table.close();
+        }
+        if let Some(heap) = self.heap {
+            heap.close();
+        }
     }
+}
+
+/// `None`: the partition was dropped meanwhile.
+fn open(partition: pg_sys::Oid) -> Result<Option<(Option<Heap<COLUMN_COUNT>>, Option<Table<COLUMN_COUNT>>)>> {
+    thread_local!(static SHAPES: Shapes<COLUMN_COUNT> = Shapes::default());
+    if heap::takes_back()
+        && let Some(heap) = Heap::open(partition, &SHAPES, &COLUMNS, KEY_COLUMNS)
+    {
+        return Ok(Some((Some(heap), None)));
+    }
+    Ok(Table::open(partition, &COLUMNS)?.map(|table| (None, Some(table))))
+}
+
+/// What cannot be as long as the partition is open.
+fn dropped(partition: &Partition) -> ErrorReport {
+    error(
+        PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
+        format!("the partition from {} was dropped", partition.lower.to_iso()),
+    )
 }
 
 /// Whether no other session's clock can be in another partition now.

@@ -1,17 +1,20 @@
 //! What ingest must know of the catalog: the meters and customers that events name. Looked up once per backend, and kept until
 //! billing.meters changes or a customer is deleted.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::rc::Rc;
 
+use foldhash::HashMap;
 use pgrx::prelude::*;
 
+use crate::customer_ids::CustomerIds;
 use crate::pg::catalog::{self, Kept};
 use crate::pg::error::{Result, error};
 use crate::pg::lookup::Lookup;
 use crate::pg::owner::as_owner;
+use crate::pg::prefetch::prefetch;
 use crate::pg::spi::{self, Sees, Statement, arg};
-use crate::pg::text::TextRef;
+use crate::pg::text::{KeptText, TextRef};
 use crate::types::Formula;
 
 /// A few megabytes; past that the memory starts anew.
@@ -21,7 +24,7 @@ const MANY_LOOK_UPS: usize = 200;
 
 #[derive(Debug)]
 pub struct Meter {
-    pub event_name: String,
+    pub event_name: KeptText,
     pub active: bool,
     pub formula: Formula,
     /// Payload key of the customer; `None`: `customer`, or Stripe's `stripe_customer_id`.
@@ -32,63 +35,16 @@ pub struct Meter {
 }
 
 thread_local! {
-    static METERS: Kept<HashMap<String, Rc<Meter>>> = Kept::default();
-    static CUSTOMERS: Kept<Customers> = Kept::default();
+    static METERS: Kept<HashMap<String, Rc<Meter>>> = Kept::of_rows();
+    static CUSTOMERS: Kept<Customers> = Kept::of_rows();
 }
 
 #[derive(Default)]
 struct Customers {
-    known: Ids,
+    known: CustomerIds,
     looked_up: usize,
     /// Whether reading all of them was tried.
     read: bool,
-}
-
-/// A set of ids. Those of up to 23 bytes stand in the table itself: a look elsewhere for each costs as much as finding its place.
-#[derive(Default)]
-struct Ids {
-    short: HashSet<[u8; 24]>,
-    long: HashSet<String>,
-}
-
-impl Ids {
-    /// The bytes of a short id, and behind them how many they are.
-    fn short(id: &str) -> Option<[u8; 24]> {
-        let mut short = [0; 24];
-        short[..23].get_mut(..id.len())?.copy_from_slice(id.as_bytes());
-        short[23] = id.len() as u8;
-        Some(short)
-    }
-
-    fn contains(&self, id: &str) -> bool {
-        match Ids::short(id) {
-            Some(short) => self.short.contains(&short),
-            None => self.long.contains(id),
-        }
-    }
-
-    fn len(&self) -> usize {
-        self.short.len() + self.long.len()
-    }
-}
-
-impl Extend<String> for Ids {
-    fn extend<T: IntoIterator<Item = String>>(&mut self, ids: T) {
-        for id in ids {
-            match Ids::short(&id) {
-                Some(short) => self.short.insert(short),
-                None => self.long.insert(id),
-            };
-        }
-    }
-}
-
-impl FromIterator<String> for Ids {
-    fn from_iter<T: IntoIterator<Item = String>>(ids: T) -> Ids {
-        let mut set = Ids::default();
-        set.extend(ids);
-        set
-    }
 }
 
 /// The meter of that event name.
@@ -106,12 +62,11 @@ fn load_meter(event_name: &str) -> Result<Option<Rc<Meter>>> {
               FROM billing.meters WHERE event_name = $1",
         types: &[PgBuiltInOids::TEXTOID],
     };
-    catalog::relation(c"meters")?;
-    let since = catalog::changes();
+    let since = catalog::watch_rows(c"meters")?;
     let read = |row: &spi::Row| {
         let formula: String = row.required(3)?;
         let meter = Meter {
-            event_name: row.required(1)?,
+            event_name: KeptText::of(&row.required::<String>(1)?),
             active: row.required(2)?,
             formula: Formula::from_name(&formula).ok_or_else(|| {
                 error(
@@ -139,6 +94,11 @@ fn load_meter(event_name: &str) -> Result<Option<Rc<Meter>>> {
     }))
 }
 
+/// That the customer will be asked for soon.
+pub fn anticipate(customer: TextRef) {
+    CUSTOMERS.with(|kept| kept.with(|customers| customers.known.place_of(customer.text).map(prefetch)));
+}
+
 pub fn customer_exists(customer: TextRef) -> Result<bool> {
     if is_known(customer.text) {
         return Ok(true);
@@ -155,14 +115,17 @@ pub fn unknown_customers<'a>(customers: impl Iterator<Item = TextRef<'a>>) -> Re
     let mut unknown = HashSet::new();
     let mut found = Vec::new();
     let mut lookup = None;
-    let since = catalog::changes();
+    let mut since = 0;
     for customer in customers {
         if is_known(customer.text) {
             continue;
         }
         let lookup = match &mut lookup {
             Some(lookup) => lookup,
-            none => none.insert(Lookup::open(c"customers", c"customers_pkey")?),
+            none => {
+                since = catalog::watch_rows(c"customers")?;
+                none.insert(Lookup::open(c"customers", c"customers_pkey")?)
+            }
         };
         match lookup.creator(customer.datum()) {
             Some(creator) if catalog::is_own(creator) => {}
@@ -188,7 +151,7 @@ fn keep_customers(since: u64, found: Vec<String>) {
         kept.keep(since, |customers| {
             customers.looked_up += found.len();
             if customers.known.len() + found.len() > MOST_CUSTOMERS {
-                customers.known = Ids::default();
+                customers.known = CustomerIds::default();
             }
             customers.known.extend(found);
         })
@@ -201,7 +164,7 @@ fn read_customers() -> Result<()> {
         sql: "SELECT id, xmin FROM billing.customers LIMIT $1",
         types: &[PgBuiltInOids::INT8OID],
     };
-    let since = catalog::changes();
+    let since = catalog::watch_rows(c"customers")?;
     let read = |row: &spi::Row| Ok((row.required(1)?, catalog::is_own(row.required(2)?)));
     let most = MOST_CUSTOMERS as i64 + 1;
     let all: Vec<(String, bool)> = as_owner(|| spi::fetch(&READ, &[arg(most)], Sees::Latest, read))?;

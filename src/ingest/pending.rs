@@ -17,6 +17,7 @@ use crate::pg::hash_partition;
 use crate::pg::heap::Heap;
 use crate::pg::jsonb;
 use crate::pg::numeric::{from_quantity, from_total};
+use crate::pg::shape::Shapes;
 use crate::pg::spi::{Arg, arg};
 use crate::pg::table::Table;
 use crate::pg::text::TextRef;
@@ -81,6 +82,8 @@ struct Row<'a> {
 struct Usage<'a> {
     event_count: i64,
     sum: Option<Total>,
+    /// The sum as it came, of one event.
+    given_sum: Option<pg_sys::Datum>,
     time_sum: Option<Total>,
     max: Option<Quantity>,
     min: Option<Quantity>,
@@ -101,11 +104,15 @@ impl<'a> Pending<'a> {
     pub fn add(&mut self, event: &Event<'a>, received_at: Micros) {
         let formula = event.meter.formula;
         let usage = self.usage(event);
+        let is_first = usage.sum.is_none();
         usage.event_count += 1;
         let value = event.value;
         match formula {
             Formula::Count => {}
-            Formula::Sum => usage.sum.get_or_insert(Total::ZERO).add(value),
+            Formula::Sum => {
+                usage.sum.get_or_insert(Total::ZERO).add(value);
+                usage.given_sum = event.given_value.filter(|_| is_first);
+            }
             Formula::WeightedSum => {
                 usage.sum.get_or_insert(Total::ZERO).add(value);
                 let time = event.timestamp.unix_micros();
@@ -156,6 +163,7 @@ impl<'a> Pending<'a> {
             Formula::Sum => {
                 usage.event_count -= 1;
                 usage.sum.get_or_insert(Total::ZERO).add(value);
+                usage.given_sum = None;
             }
             Formula::WeightedSum => {
                 usage.event_count -= 1;
@@ -168,9 +176,10 @@ impl<'a> Pending<'a> {
     }
 
     fn usage(&mut self, event: &Event<'a>) -> &mut Usage<'a> {
-        let goes_on = self.rows.last().is_some_and(|row| {
-            row.customer.text == event.customer.text && row.meter.event_name == event.meter.event_name
-        });
+        let goes_on = self
+            .rows
+            .last()
+            .is_some_and(|row| row.customer.text == event.customer.text && Rc::ptr_eq(&row.meter, &event.meter));
         if !goes_on {
             self.run = self.rows.len();
             self.of_run.clear();
@@ -243,13 +252,14 @@ pub fn part_with(customer: pg_sys::Datum) -> Result<pg_sys::Oid> {
 
 /// Into a partition directly: routing rows there would cost as much as inserting them.
 fn write(part: usize, rows: &[&Row]) -> Result<()> {
+    thread_local!(static SHAPES: Shapes<{ COLUMNS.len() }> = Shapes::default());
     loop {
         let oid = catalog::relation(PARTS[part])?;
         if rows.len() <= FEW
-            && let Some(mut heap) = Heap::open(oid, &COLUMNS)
+            && let Some(mut heap) = Heap::open(oid, &SHAPES, &COLUMNS, 0)
         {
             for row in rows {
-                heap.append(&row.columns()?)?;
+                heap.insert(&row.columns()?)?;
             }
             heap.close();
             return Ok(());
@@ -275,8 +285,11 @@ impl Row<'_> {
         Ok([
             Some(self.hour.datum()),
             Some(self.customer.datum()),
-            arg(self.meter.event_name.as_str()),
-            total(&usage.sum)?,
+            Some(self.meter.event_name.datum()),
+            match usage.given_sum {
+                None => total(&usage.sum)?,
+                given => given,
+            },
             Some(jsonb(&self.dimensions)),
             arg(usage.event_count),
             quantity(usage.max)?,

@@ -4,17 +4,24 @@
 //! is rolled back. Triggers on the tables whose rows are kept in memory send that message for changes of their rows too.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::ffi::CStr;
 
+use foldhash::HashMap;
 use pgrx::prelude::*;
 
 use super::error::{Result, error};
 
 thread_local! {
-    static WATCHED: RefCell<Vec<pg_sys::Oid>> = const { RefCell::new(Vec::new()) };
+    static WATCHED: RefCell<Vec<Watched>> = const { RefCell::new(Vec::new()) };
     static CHANGES: Cell<u64> = const { Cell::new(0) };
+    static CHANGES_OF_ROWS: Cell<u64> = const { Cell::new(0) };
     static LISTENING: Cell<bool> = const { Cell::new(false) };
+}
+
+struct Watched {
+    relation: pg_sys::Oid,
+    /// Whether its rows are kept too.
+    rows: bool,
 }
 
 /// Takes in the changes that others have committed. Locking a relation does it too, but not one that this transaction had locked.
@@ -28,51 +35,100 @@ pub fn changes() -> u64 {
     CHANGES.get()
 }
 
+/// The same of those whose rows are kept. Others change each time that autovacuum has been there, and reading customers and filters anew
+/// for that would take a busy server as long as a thousand events.
+pub fn changes_of_rows() -> u64 {
+    CHANGES_OF_ROWS.get()
+}
+
 /// What a backend keeps until it hears of a change.
-#[derive(Default)]
-pub struct Kept<T>(RefCell<(u64, T)>);
+pub struct Kept<T> {
+    changes: fn() -> u64,
+    kept: RefCell<(u64, T)>,
+}
+
+/// Of relations.
+impl<T: Default> Default for Kept<T> {
+    fn default() -> Self {
+        Self {
+            changes,
+            kept: RefCell::default(),
+        }
+    }
+}
 
 impl<T: Default> Kept<T> {
-    pub fn with<R>(&self, read: impl FnOnce(&T) -> R) -> R {
-        self.forget_if_changed();
-        read(&self.0.borrow().1)
+    /// Of what the rows say in relations that [`watch_rows`] was told of.
+    pub fn of_rows() -> Self {
+        Self {
+            changes: changes_of_rows,
+            kept: RefCell::default(),
+        }
     }
 
-    /// Keeps what was read from the tables since [`changes`] stood at `since`, unless something has changed meanwhile.
+    pub fn with<R>(&self, read: impl FnOnce(&T) -> R) -> R {
+        self.forget_if_changed();
+        read(&self.kept.borrow().1)
+    }
+
+    /// Keeps what was read since [`changes`], or [`watch_rows`], said `since`, unless something has changed meanwhile.
     pub fn keep(&self, since: u64, write: impl FnOnce(&mut T)) {
         self.forget_if_changed();
-        if changes() == since {
-            write(&mut self.0.borrow_mut().1);
+        if (self.changes)() == since {
+            write(&mut self.kept.borrow_mut().1);
         }
     }
 
     fn forget_if_changed(&self) {
-        let mut kept = self.0.borrow_mut();
-        if kept.0 != changes() {
-            *kept = (changes(), T::default());
+        let now = (self.changes)();
+        let mut kept = self.kept.borrow_mut();
+        if kept.0 != now {
+            *kept = (now, T::default());
         }
     }
 }
 
 /// From now on a change of the relation counts in [`changes`].
 pub fn watch(relation: pg_sys::Oid) {
+    watched(relation, |_| {});
+}
+
+/// From now on a change of the rows of a relation of schema billing is told to [`Kept::of_rows`]. Returns how many there were, to be asked
+/// before the rows are read.
+pub fn watch_rows(name: &'static CStr) -> Result<u64> {
+    watched(relation(name)?, |watched| watched.rows = true);
+    Ok(changes_of_rows())
+}
+
+fn watched(relation: pg_sys::Oid, change: impl FnOnce(&mut Watched)) {
     if !LISTENING.replace(true) {
         // SAFETY: registered once; backends have room for ten.
         unsafe { pg_sys::CacheRegisterRelcacheCallback(Some(on_change), pg_sys::Datum::null()) }
     }
-    WATCHED.with_borrow_mut(|watched| {
-        if !watched.contains(&relation) {
-            watched.push(relation);
-        }
+    WATCHED.with_borrow_mut(|all| {
+        let nth = all
+            .iter()
+            .position(|watched| watched.relation == relation)
+            .unwrap_or_else(|| {
+                all.push(Watched { relation, rows: false });
+                all.len() - 1
+            });
+        change(&mut all[nth]);
     });
 }
 
 #[pg_guard]
 extern "C-unwind" fn on_change(_argument: pg_sys::Datum, relation: pg_sys::Oid) {
-    let ours = relation == pg_sys::InvalidOid
-        || WATCHED.with(|watched| watched.try_borrow().is_ok_and(|watched| watched.contains(&relation)));
-    if ours {
+    let rows = match relation {
+        pg_sys::InvalidOid => Some(true),
+        _ => WATCHED.with(|all| {
+            let all = all.try_borrow().ok()?;
+            Some(all.iter().find(|watched| watched.relation == relation)?.rows)
+        }),
+    };
+    if let Some(rows) = rows {
         CHANGES.set(CHANGES.get() + 1);
+        CHANGES_OF_ROWS.set(CHANGES_OF_ROWS.get() + u64::from(rows));
     }
 }
 

@@ -1,107 +1,283 @@
-//! Appending to a table of the extension's own that is a heap and nothing else: no executor is made ready for it, which took as long as
-//! entering the row.
+//! Entering rows into one of the extension's own tables that is a heap with plain indexes and nothing else: no executor is made ready
+//! for it, which took as long as entering the row.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
 use std::ffi::CStr;
+use std::rc::Rc;
+use std::thread::LocalKey;
 
+use pgrx::itemptr::{item_pointer_get_both, item_pointer_set_all};
 use pgrx::prelude::*;
 
-use super::catalog;
+use super::catalog::{self, Kept};
 use super::error::{Result, error};
+use super::shape::{MOST_COLUMNS, MOST_INDEXES, Shape, Shapes};
 use super::spi::Arg;
-use super::table::{attribute, found_positions};
+use super::table::{attribute, column_name};
 use super::unguarded::{self, under_one_guard};
 
-/// More columns than any of our tables has, dropped ones too.
-const MOST_COLUMNS: usize = 32;
+const LOCK: pg_sys::LOCKMODE = pg_sys::RowExclusiveLock as pg_sys::LOCKMODE;
 
-/// A heap that is open for appending rows of `N` columns.
+/// A heap that is open for rows of `N` columns.
 pub struct Heap<const N: usize> {
     relation: pg_sys::Relation,
-    /// Where each column stands: a restored table may order them differently.
-    positions: [usize; N],
+    shape: Rc<Shape<N>>,
+}
+
+/// A row with a value for each column of its table.
+struct Values {
+    values: [pg_sys::Datum; MOST_COLUMNS],
+    nulls: [bool; MOST_COLUMNS],
 }
 
 impl<const N: usize> Heap<N> {
-    /// `None`: it was dropped meanwhile, or rows of it need more than to be stored; [`Table`](super::table::Table) knows how.
-    pub fn open(oid: pg_sys::Oid, columns: &[&CStr; N]) -> Option<Heap<N>> {
+    /// `None`: it was dropped meanwhile, or rows of it need more than to be entered; [`Table`](super::table::Table) knows how. Of the
+    /// columns the first `key` are those of the arbiter of [`Heap::insert_if`].
+    pub fn open(
+        oid: pg_sys::Oid,
+        shapes: &'static LocalKey<Shapes<N>>,
+        columns: &[&CStr; N],
+        key: usize,
+    ) -> Option<Heap<N>> {
         // SAFETY: closed in `close`; on ERROR the transaction's resource owner closes it.
         unsafe {
-            under_one_guard(|| {
+            let relation = under_one_guard(|| {
                 // Before the lock, which a standby refuses in other words.
                 unguarded::PreventCommandIfReadOnly(c"record_meter_event()".as_ptr());
                 unguarded::PreventCommandIfParallelMode(c"record_meter_event()".as_ptr());
-                let relation = unguarded::try_table_open(oid, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE);
-                if relation.is_null() {
-                    return None;
-                }
-                match found_positions(relation, columns) {
-                    Some(positions) if is_only_heap(relation) => Some(Heap { relation, positions }),
-                    _ => {
-                        unguarded::table_close(relation, pg_sys::NoLock as pg_sys::LOCKMODE);
-                        None
-                    }
-                }
-            })
+                unguarded::try_table_open(oid, LOCK)
+            });
+            if relation.is_null() {
+                return None;
+            }
+            let shape = Shapes::of(shapes, relation, columns, key);
+            if shape.is_none() {
+                pg_sys::table_close(relation, pg_sys::NoLock as pg_sys::LOCKMODE);
+            }
+            shape.map(|shape| Heap { relation, shape })
         }
     }
 
-    /// Appends one row, stored without the columns at its end that hold what the table says of rows that lack them: the value with
-    /// which a column was added, or NULL. Rewriting the table, as VACUUM FULL does, makes it forget such values, and then rows are
-    /// stored whole.
-    pub fn append(&mut self, row: &[Arg; N]) -> Result<()> {
-        let mut values = [pg_sys::Datum::null(); MOST_COLUMNS];
-        let mut nulls = [true; MOST_COLUMNS];
-        for (position, value) in self.positions.iter().zip(row) {
-            if let Some(value) = value {
-                (values[*position], nulls[*position]) = (*value, false);
-            }
-        }
-        // SAFETY: the relation is open and has no more columns than there is room for.
+    /// Enters one row. One that an index has already is SQLSTATE 23505.
+    pub fn insert(&mut self, row: &[Arg; N]) -> Result<()> {
+        let row = self.values(row)?;
+        let row_type = self.type_to_store(&row);
+        // SAFETY: the relation is open and the row has a value for each of its columns.
         unsafe {
-            let row_type = (*self.relation).rd_att;
-            let count = (*row_type).natts as usize;
-            for (column, is_null) in nulls[..count].iter().enumerate() {
-                if *is_null && (*attribute(self.relation, column)).attnotnull {
-                    return Err(null_in(self.relation, column));
-                }
-            }
-            let stored = self.columns_to_store(&values[..count], &nulls[..count]);
-            let row_type = match stored == count {
-                true => row_type,
-                false => short_row_type(self.relation, stored),
-            };
             under_one_guard(|| {
-                let tuple = unguarded::heap_form_tuple(row_type, values.as_ptr(), nulls.as_ptr());
-                let command = unguarded::GetCurrentCommandId(true);
-                unguarded::heap_insert(self.relation, tuple, command, 0, std::ptr::null_mut());
+                let indexes = self.open_indexes();
+                let tuple = self.store(row_type, &row);
+                self.index(&indexes, &row, tuple, None);
+                self.close_indexes(&indexes);
                 unguarded::heap_freetuple(tuple);
             });
         }
         Ok(())
     }
 
-    /// How many columns a row must be stored with to be read back as it is.
-    fn columns_to_store(&self, values: &[pg_sys::Datum], nulls: &[bool]) -> usize {
+    /// Enters a row outright, and takes it back if the arbiter has its key already, or `keep` says no: for other sessions it is then as
+    /// if it had never been. Returns whether it stays. Those that meet it meanwhile wait in [`Undecided::wait`]. Nothing is waited for
+    /// here: not for another row of that key either. `keep` must neither panic nor raise an ERROR.
+    pub fn insert_if(&mut self, row: &[Arg; N], undecided: Undecided, keep: impl Fn() -> bool) -> Result<bool> {
+        let row = self.values(row)?;
+        let row_type = self.type_to_store(&row);
+        // SAFETY: as in `insert`. On ERROR the lock goes with the transaction, as the row does.
+        unsafe {
+            let taken_back = under_one_guard(|| {
+                let indexes = self.open_indexes();
+                let xid = unguarded::GetCurrentTransactionId();
+                unguarded::LockAcquire(&undecided.tag(), Undecided::WRITER, false, false);
+                let tuple = self.store(row_type, &row);
+                let is_new = self.index(&indexes, &row, tuple, self.shape.arbiter);
+                let stays = is_new && keep();
+                self.close_indexes(&indexes);
+                if stays {
+                    unguarded::LockRelease(&undecided.tag(), Undecided::WRITER, false);
+                    unguarded::heap_freetuple(tuple);
+                }
+                (!stays).then_some(((*tuple).t_self, xid))
+            });
+            if let Some((place, xid)) = taken_back {
+                self.take_back(place, xid);
+                pg_sys::LockRelease(&undecided.tag(), Undecided::WRITER, false);
+            }
+            Ok(taken_back.is_none())
+        }
+    }
+
+    /// Makes a row as if it had been inserted speculatively, and then takes it back as such: its xmin becomes invalid. PostgreSQL has
+    /// no other way to unmake a row of a transaction that goes on, short of a subtransaction for each.
+    ///
+    /// The token is not logged, nor the page made dirty for it: it means nothing but to sessions that look at the row until the lines
+    /// below have run, and nothing to a server that starts anew, for which the transaction has failed. What follows is logged, and
+    /// replayed without a look at the token.
+    ///
+    /// # Safety
+    /// This transaction must just have inserted the row, and hold the lock [`Undecided`].
+    unsafe fn take_back(&self, mut row: pg_sys::ItemPointerData, xid: pg_sys::TransactionId) {
+        // SAFETY: by the caller, the row is there; the page is pinned until all is done, and changed under its exclusive lock.
+        unsafe {
+            let (block, offset) = item_pointer_get_both(row);
+            let buffer = pg_sys::ReadBuffer(self.relation, block);
+            pg_sys::LockBuffer(buffer, pg_sys::BUFFER_LOCK_EXCLUSIVE as i32);
+            let page = pg_sys::BufferGetPage(buffer);
+            let tuple =
+                pg_sys::PageGetItem(page, pg_sys::PageGetItemId(page, offset)).cast::<pg_sys::HeapTupleHeaderData>();
+            let is_ours = (*tuple).t_choice.t_heap.t_xmin == xid;
+            if is_ours {
+                item_pointer_set_all(&mut (*tuple).t_ctid, TOKEN, pg_sys::SpecTokenOffsetNumber as u16);
+            }
+            pg_sys::LockBuffer(buffer, pg_sys::BUFFER_LOCK_UNLOCK as i32);
+            // Raises an ERROR where the row is not ours.
+            pg_sys::heap_abort_speculative(self.relation, &mut row);
+            pg_sys::ReleaseBuffer(buffer);
+        }
+    }
+
+    /// NULL where it must not be is SQLSTATE 23502.
+    fn values(&self, row: &[Arg; N]) -> Result<Values> {
+        let mut columns = Values {
+            values: [pg_sys::Datum::null(); MOST_COLUMNS],
+            nulls: [true; MOST_COLUMNS],
+        };
+        for (position, value) in self.shape.positions.iter().zip(row) {
+            if let Some(value) = value {
+                (columns.values[*position], columns.nulls[*position]) = (*value, false);
+            }
+        }
+        match self.shape.not_null.iter().find(|column| columns.nulls[**column]) {
+            Some(column) => Err(self.null_in(*column)),
+            None => Ok(columns),
+        }
+    }
+
+    /// Rows are stored without the columns at their end that hold what the table says of rows that lack them: the value with which a
+    /// column was added, or NULL. Rewriting the table, as VACUUM FULL does, makes it forget such values, and then rows are stored whole.
+    fn type_to_store(&self, row: &Values) -> pg_sys::TupleDesc {
+        // SAFETY: the relation is open.
+        let (row_type, count) = unsafe { ((*self.relation).rd_att, (*(*self.relation).rd_att).natts as usize) };
+        if !self.shape.has_missing_values {
+            return row_type;
+        }
         let goes_without_saying = |column: &usize| {
             let mut nothing = false;
             // SAFETY: the relation is open and has that many columns; both values are of the column's type.
             unsafe {
-                let missing = unguarded::getmissingattr((*self.relation).rd_att, *column as i32 + 1, &mut nothing);
-                if nothing || nulls[*column] {
-                    return nothing && nulls[*column];
+                let missing = unguarded::getmissingattr(row_type, *column as i32 + 1, &mut nothing);
+                if nothing || row.nulls[*column] {
+                    return nothing && row.nulls[*column];
                 }
                 let attribute = attribute(self.relation, *column);
                 unguarded::datumIsEqual(
-                    values[*column],
+                    row.values[*column],
                     missing,
                     (*attribute).attbyval,
                     (*attribute).attlen.into(),
                 )
             }
         };
-        values.len() - (1..values.len()).rev().take_while(goes_without_saying).count()
+        match (1..count).rev().take_while(goes_without_saying).count() {
+            0 => row_type,
+            // SAFETY: the relation is open, its shape is this, and it has more columns.
+            unsaid => unsafe { self.shape.short_row_type(self.relation, count - unsaid) },
+        }
+    }
+
+    /// Puts a row into the heap.
+    ///
+    /// # Safety
+    /// The type must be of the table's first columns. Under a guard.
+    unsafe fn store(&self, row_type: pg_sys::TupleDesc, row: &Values) -> pg_sys::HeapTuple {
+        // SAFETY: by the caller.
+        unsafe {
+            let tuple = unguarded::heap_form_tuple(row_type, row.values.as_ptr(), row.nulls.as_ptr());
+            let command = unguarded::GetCurrentCommandId(true);
+            unguarded::heap_insert(self.relation, tuple, command, 0, std::ptr::null_mut());
+            tuple
+        }
+    }
+
+    /// # Safety
+    /// Under a guard. On ERROR the transaction's resource owner closes them.
+    unsafe fn open_indexes(&self) -> [pg_sys::Relation; MOST_INDEXES] {
+        let mut opened = [std::ptr::null_mut(); MOST_INDEXES];
+        for (relation, index) in opened.iter_mut().zip(&self.shape.indexes) {
+            // SAFETY: by the caller. The table is locked, so its indexes are there.
+            *relation = unsafe { unguarded::index_open(index.oid, LOCK) };
+        }
+        opened
+    }
+
+    /// # Safety
+    /// Opened by `open_indexes`. Under a guard.
+    unsafe fn close_indexes(&self, opened: &[pg_sys::Relation; MOST_INDEXES]) {
+        for (relation, _) in opened.iter().zip(&self.shape.indexes) {
+            // SAFETY: by the caller. The lock stays until the transaction ends, as after any statement.
+            unsafe { unguarded::index_close(*relation, pg_sys::NoLock as pg_sys::LOCKMODE) }
+        }
+    }
+
+    /// Enters a stored row into the indexes. `false`: the unique index `arbiter` has its key already, and the indexes after it were left
+    /// out. Of another index that would be an ERROR.
+    ///
+    /// # Safety
+    /// The row must be the one that was stored as that tuple, and the indexes open. Under a guard.
+    unsafe fn index(
+        &self,
+        opened: &[pg_sys::Relation; MOST_INDEXES],
+        row: &Values,
+        tuple: pg_sys::HeapTuple,
+        arbiter: Option<pg_sys::Oid>,
+    ) -> bool {
+        // SAFETY: by the caller. The indexes are plain ones, and there is room for as many columns as one can have.
+        unsafe {
+            for (relation, index) in opened.iter().zip(&self.shape.indexes) {
+                if let Some(ranges) = index.ranges
+                    && !ranges.must_know(*relation, (*tuple).t_self)
+                {
+                    continue;
+                }
+                let mut entry = [pg_sys::Datum::null(); MOST_COLUMNS];
+                let mut nulls = [true; MOST_COLUMNS];
+                for (nth, column) in index.columns.iter().enumerate() {
+                    (entry[nth], nulls[nth]) = (row.values[*column], row.nulls[*column]);
+                }
+                let info = index.info.as_ptr();
+                let check = match arbiter {
+                    Some(arbiter) if arbiter == index.oid => pg_sys::IndexUniqueCheck::UNIQUE_CHECK_PARTIAL,
+                    _ if (*info).ii_Unique => pg_sys::IndexUniqueCheck::UNIQUE_CHECK_YES,
+                    _ => pg_sys::IndexUniqueCheck::UNIQUE_CHECK_NO,
+                };
+                // What the access method keeps there is of this row only.
+                (*info).ii_AmCache = std::ptr::null_mut();
+                (*info).ii_Context = pg_sys::CurrentMemoryContext;
+                let is_new = unguarded::index_insert(
+                    *relation,
+                    entry.as_mut_ptr(),
+                    nulls.as_mut_ptr(),
+                    &raw mut (*tuple).t_self,
+                    self.relation,
+                    check,
+                    false,
+                    info,
+                );
+                #[cfg(feature = "pg18")]
+                unguarded::index_insert_cleanup(*relation, info);
+                if check == pg_sys::IndexUniqueCheck::UNIQUE_CHECK_PARTIAL && !is_new {
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    fn null_in(&self, column: usize) -> pg_sys::panic::ErrorReport {
+        // SAFETY: the relation is open and has the column.
+        let name = unsafe { column_name(self.relation, column) };
+        error(
+            PgSqlErrorCode::ERRCODE_NOT_NULL_VIOLATION,
+            format!("column {name:?} of a table that pg_billing records into may not be NULL"),
+        )
+        .set_hint("The tables that pg_billing records into must stay as it made them.")
     }
 
     pub fn close(self) {
@@ -116,68 +292,55 @@ impl<const N: usize> Heap<N> {
     }
 }
 
-/// Whether rows need no more than to be stored: an ordinary heap without indexes, triggers, checks or columns that are computed.
-///
-/// # Safety
-/// The relation must be open.
-unsafe fn is_only_heap(relation: pg_sys::Relation) -> bool {
-    // SAFETY: by the caller.
-    unsafe {
-        let form = (*relation).rd_rel;
-        let constraints = (*(*relation).rd_att).constr;
-        (*form).relkind as u8 == pg_sys::RELKIND_RELATION
-            && (*form).relam == pg_sys::HEAP_TABLE_AM_OID
-            && !(*form).relhasindex
-            && (*relation).trigdesc.is_null()
-            && (*(*relation).rd_att).natts as usize <= MOST_COLUMNS
-            && (constraints.is_null() || (*constraints).num_check == 0 && !(*constraints).has_generated_stored)
+/// Whether rows can be taken back, for readers of the log too: logical decoding would hand out a row that was inserted outright, and not
+/// that it was taken back.
+pub fn takes_back() -> bool {
+    // SAFETY: set when the server starts.
+    unsafe { pg_sys::wal_level < pg_sys::WalLevel::WAL_LEVEL_LOGICAL as i32 }
+}
+
+/// The token of rows that were inserted outright and are being taken back. PostgreSQL counts its tokens from 1, anew in each process.
+const TOKEN: u32 = u32::MAX - 1;
+
+/// The lock that a transaction has while it may yet take back a row that it inserted outright: such a row itself does not tell. One lock
+/// for all, of a relation that nothing else locks so, because PostgreSQL gives that from a process's own memory as long as nobody waits:
+/// a lock for each transaction, which only the shared table can have, took three times as long, a seventieth of a single event.
+#[derive(Clone, Copy)]
+pub struct Undecided(pg_sys::Oid);
+
+impl Undecided {
+    const WRITER: pg_sys::LOCKMODE = pg_sys::RowExclusiveLock as pg_sys::LOCKMODE;
+    const WAITER: pg_sys::LOCKMODE = pg_sys::ShareLock as pg_sys::LOCKMODE;
+
+    pub fn of_extension() -> Result<Undecided> {
+        thread_local!(static KNOWN: Kept<Option<pg_sys::Oid>> = Kept::default());
+        if let Some(known) = KNOWN.with(|kept| kept.with(|known| *known)) {
+            return Ok(Undecided(known));
+        }
+        let since = catalog::changes();
+        let relation = catalog::relation(c"undecided_event")?;
+        KNOWN.with(|kept| kept.keep(since, |known| *known = Some(relation)));
+        Ok(Undecided(relation))
     }
-}
 
-/// The row type of the first columns, kept until something of the table changes: making it is a hundredth of a single event.
-///
-/// # Safety
-/// The relation must be open and have more columns.
-unsafe fn short_row_type(relation: pg_sys::Relation, columns: usize) -> pg_sys::TupleDesc {
-    /// With what `changes` stood at.
-    type Made = HashMap<(pg_sys::Oid, usize), (u64, pg_sys::TupleDesc)>;
-    thread_local!(static MADE: RefCell<Made> = RefCell::default());
-    // SAFETY: by the caller. What is made in the top context lives until it is freed below.
-    let key = unsafe { ((*relation).rd_id, columns) };
-    let outdated = match MADE.with_borrow(|made| made.get(&key).copied()) {
-        Some((since, row_type)) if since == catalog::changes() => return row_type,
-        _ => MADE.with_borrow_mut(|made| made.remove(&key)),
-    };
-    // Before it is looked at, so that no change in between is missed.
-    catalog::watch(key.0);
-    let changes = catalog::changes();
-    // SAFETY: as above.
-    let made = unsafe {
-        under_one_guard(|| {
-            if let Some((_, row_type)) = outdated {
-                unguarded::FreeTupleDesc(row_type);
-            }
-            let outer = pg_sys::MemoryContextSwitchTo(pg_sys::TopMemoryContext);
-            let row_type = unguarded::CreateTemplateTupleDesc(columns as i32);
-            pg_sys::MemoryContextSwitchTo(outer);
-            for column in 1..=columns as i16 {
-                unguarded::TupleDescCopyEntry(row_type, column, (*relation).rd_att, column);
-            }
-            row_type
-        })
-    };
-    MADE.with_borrow_mut(|known| known.insert(key, (changes, made)));
-    made
-}
+    fn tag(self) -> pg_sys::LOCKTAG {
+        pg_sys::LOCKTAG {
+            // SAFETY: what a backend is connected to does not change.
+            locktag_field1: unsafe { pg_sys::MyDatabaseId }.into(),
+            locktag_field2: self.0.into(),
+            locktag_field3: 0,
+            locktag_field4: 0,
+            locktag_type: pg_sys::LockTagType::LOCKTAG_RELATION as u8,
+            locktag_lockmethodid: pg_sys::DEFAULT_LOCKMETHOD as u8,
+        }
+    }
 
-/// # Safety
-/// The relation must be open and have the column.
-unsafe fn null_in(relation: pg_sys::Relation, column: usize) -> pg_sys::panic::ErrorReport {
-    // SAFETY: by the caller.
-    let name = unsafe { super::table::column_name(relation, column) };
-    error(
-        PgSqlErrorCode::ERRCODE_NOT_NULL_VIOLATION,
-        format!("column {name:?} of a table that pg_billing records into may not be NULL"),
-    )
-    .set_hint("The tables that pg_billing records into must stay as it made them.")
+    /// Waits until all have decided on the rows that they are inserting outright now. They wait for nobody until then.
+    pub fn wait(self) {
+        // SAFETY: no buffer lock is held.
+        unsafe {
+            pg_sys::LockAcquire(&self.tag(), Self::WAITER, false, false);
+            pg_sys::LockRelease(&self.tag(), Self::WAITER, false);
+        }
+    }
 }

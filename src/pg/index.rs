@@ -1,9 +1,9 @@
 //! Finding an index of a table by its columns.
 
-use std::collections::HashMap;
 use std::ffi::CStr;
 use std::thread::LocalKey;
 
+use foldhash::HashMap;
 use pgrx::prelude::*;
 
 use super::catalog;
@@ -47,9 +47,11 @@ pub unsafe fn on(
     Some(found)
 }
 
+/// The same, without a look at what is known.
+///
 /// # Safety
 /// The relation must be open.
-unsafe fn find(relation: pg_sys::Relation, columns: &[&CStr], kind: Kind) -> Option<pg_sys::Oid> {
+pub unsafe fn find(relation: pg_sys::Relation, columns: &[&CStr], kind: Kind) -> Option<pg_sys::Oid> {
     // SAFETY: by the caller; each index is closed again before the next one.
     unsafe {
         let indexes = pgrx::PgList::<pg_sys::Oid>::from_pg(pg_sys::RelationGetIndexList(relation));

@@ -6,9 +6,10 @@ use pgrx::itemptr::item_pointer_to_u64;
 use pgrx::prelude::*;
 
 use super::error::Result;
+use super::heap::Undecided;
 use super::index;
 use super::spi::Arg;
-use super::table::{Table, await_decision, positions, unusable};
+use super::table::{Table, positions, unusable};
 
 /// The columns of an event, in the order of [`Tuple`].
 pub const COLUMNS: [&CStr; COLUMN_COUNT] = [
@@ -22,7 +23,7 @@ pub const COLUMNS: [&CStr; COLUMN_COUNT] = [
 ];
 pub const COLUMN_COUNT: usize = 7;
 /// The first columns are the identity, in the order of the unique index.
-const KEY_COLUMNS: usize = 3;
+pub const KEY_COLUMNS: usize = 3;
 
 pub type Tuple = [Arg; COLUMN_COUNT];
 pub type Key = [pg_sys::Datum; KEY_COLUMNS];
@@ -47,6 +48,7 @@ pub struct Leaf {
     relation: pg_sys::Relation,
     identity: pg_sys::Relation,
     slot: *mut pg_sys::TupleTableSlot,
+    undecided: Undecided,
 }
 
 impl Leaf {
@@ -62,12 +64,6 @@ impl Leaf {
         }
     }
 
-    /// Of a partition that is open for writing, and stays so as long as this.
-    pub fn of<const N: usize>(table: &Table<N>) -> Result<Leaf> {
-        // SAFETY: a Table's relation is open.
-        unsafe { Leaf::of_relation(table.relation) }
-    }
-
     /// # Safety
     /// The relation must be open.
     unsafe fn of_relation(relation: pg_sys::Relation) -> Result<Leaf> {
@@ -81,6 +77,7 @@ impl Leaf {
                 relation,
                 identity: pg_sys::index_open(index, pg_sys::AccessShareLock as pg_sys::LOCKMODE),
                 slot: pg_sys::table_slot_create(relation, std::ptr::null_mut()),
+                undecided: Undecided::of_extension()?,
             })
         }
     }
@@ -113,7 +110,7 @@ impl Leaf {
         }
     }
 
-    /// A row that its inserter may yet take back without a token, as [`Table::insert_if`] does, is looked at again once that is decided:
+    /// A row that its inserter may yet take back without a token, as [`Heap::insert_if`](super::heap::Heap::insert_if) does, is looked at again once that is decided:
     /// whoever waited for the end of its transaction might wait for a row that is not there.
     pub fn find_rival(&self, key: &Key) -> Rival {
         let mut decided = None;
@@ -123,7 +120,7 @@ impl Leaf {
             search.end();
             match rival {
                 Rival::Pending { xid, token: 0, row } if decided != Some((xid, row)) => {
-                    await_decision(xid);
+                    self.undecided.wait();
                     decided = Some((xid, row));
                 }
                 rival => return rival,
@@ -161,18 +158,11 @@ impl Leaf {
     }
 
     pub fn close(self) {
-        let relation = self.relation;
-        self.close_index();
         // SAFETY: opened in `open`; the lock stays until the transaction ends, as after any statement.
-        unsafe { pg_sys::table_close(relation, pg_sys::NoLock as pg_sys::LOCKMODE) }
-    }
-
-    /// Closes what [`Leaf::of`] opened.
-    pub fn close_index(self) {
-        // SAFETY: opened in `of`.
         unsafe {
             pg_sys::ExecDropSingleTupleTableSlot(self.slot);
             pg_sys::index_close(self.identity, pg_sys::NoLock as pg_sys::LOCKMODE);
+            pg_sys::table_close(self.relation, pg_sys::NoLock as pg_sys::LOCKMODE);
         }
     }
 }

@@ -4,7 +4,6 @@ use std::cell::Cell;
 use std::ffi::CStr;
 
 use pgrx::PgRelation;
-use pgrx::itemptr::{item_pointer_get_both, item_pointer_set_all};
 use pgrx::prelude::*;
 
 use super::error::{Result, error};
@@ -127,70 +126,6 @@ impl<const N: usize> Table<N> {
             pg_sys::table_tuple_complete_speculative(self.relation, self.slots[0], token, keep);
             pg_sys::SpeculativeInsertionLockRelease(pg_sys::GetCurrentTransactionId());
             under_one_guard(|| self.forget(1));
-        }
-    }
-
-    /// Whether [`Table::insert_if`] can take rows back here, for readers of the log too.
-    pub fn takes_back(&self) -> bool {
-        // SAFETY: the relation is open.
-        let is_heap = unsafe { (*(*self.relation).rd_rel).relam } == pg_sys::HEAP_TABLE_AM_OID;
-        // Logical decoding would hand out a row that was inserted outright, and not that it was taken back.
-        // SAFETY: set when the server starts.
-        is_heap && unsafe { pg_sys::wal_level } < pg_sys::WalLevel::WAL_LEVEL_LOGICAL as i32
-    }
-
-    /// Inserts a row outright, and takes it back if the unique index `arbiter` has its key already, or `keep` says no: for other sessions
-    /// it is then as if it had never been. Returns whether it stays. Those that meet it meanwhile wait in [`await_decision`]. Nothing is waited
-    /// for here: not for another row of that key either.
-    pub fn insert_if(&mut self, row: &[Arg; N], arbiter: pg_sys::Oid, keep: impl FnOnce() -> bool) -> bool {
-        // SAFETY: as in `insert`. On ERROR the lock goes with the transaction, as the row does.
-        unsafe {
-            let slot = self.fill(0, row);
-            let (xid, conflict) = under_one_guard(|| {
-                self.check(slot);
-                let xid = unguarded::GetCurrentTransactionId();
-                unguarded::LockAcquire(&undecided(xid), pg_sys::ExclusiveLock as pg_sys::LOCKMODE, false, false);
-                self.store(slot);
-                (xid, self.index(slot, Some(arbiter)))
-            });
-            let stays = !conflict && keep();
-            if !stays {
-                self.take_back(slot, xid);
-            }
-            under_one_guard(|| {
-                unguarded::LockRelease(&undecided(xid), pg_sys::ExclusiveLock as pg_sys::LOCKMODE, false);
-                self.forget(1);
-            });
-            stays
-        }
-    }
-
-    /// Makes a row as if it had been inserted speculatively, and then takes it back as such: its xmin becomes invalid. PostgreSQL has
-    /// no other way to unmake a row of a transaction that goes on, short of a subtransaction for each.
-    ///
-    /// The token is not logged, nor the page made dirty for it: it means nothing but to sessions that look at the row until the lines
-    /// below have run, and nothing to a server that starts anew, for which the transaction has failed. What follows is logged, and
-    /// replayed without a look at the token.
-    ///
-    /// # Safety
-    /// The slot must hold the row as it was just inserted by this transaction, and the caller the lock [`undecided`].
-    unsafe fn take_back(&self, slot: *mut pg_sys::TupleTableSlot, xid: pg_sys::TransactionId) {
-        // SAFETY: by the caller, the row is there; the page is pinned until all is done, and changed under its exclusive lock.
-        unsafe {
-            let (block, offset) = item_pointer_get_both((*slot).tts_tid);
-            let buffer = pg_sys::ReadBuffer(self.relation, block);
-            pg_sys::LockBuffer(buffer, pg_sys::BUFFER_LOCK_EXCLUSIVE as i32);
-            let page = pg_sys::BufferGetPage(buffer);
-            let tuple =
-                pg_sys::PageGetItem(page, pg_sys::PageGetItemId(page, offset)).cast::<pg_sys::HeapTupleHeaderData>();
-            let is_ours = (*tuple).t_choice.t_heap.t_xmin == xid;
-            if is_ours {
-                item_pointer_set_all(&mut (*tuple).t_ctid, TOKEN, pg_sys::SpecTokenOffsetNumber as u16);
-            }
-            pg_sys::LockBuffer(buffer, pg_sys::BUFFER_LOCK_UNLOCK as i32);
-            // Raises an ERROR where the row is not ours.
-            pg_sys::table_tuple_complete_speculative(self.relation, slot, TOKEN, false);
-            pg_sys::ReleaseBuffer(buffer);
         }
     }
 
@@ -359,28 +294,6 @@ impl<const N: usize> Table<N> {
             });
         }
     }
-}
-
-/// The token of rows that were inserted outright and are being taken back. PostgreSQL counts its tokens from 1, anew in each process.
-const TOKEN: u32 = u32::MAX - 1;
-
-/// The lock that a transaction has while it may yet take back a row that it inserted outright: that of a speculative insertion with
-/// [`TOKEN`]. Such a row itself does not tell.
-fn undecided(xid: pg_sys::TransactionId) -> pg_sys::LOCKTAG {
-    pg_sys::LOCKTAG {
-        locktag_field1: xid.into(),
-        locktag_field2: TOKEN,
-        locktag_field3: 0,
-        locktag_field4: 0,
-        locktag_type: pg_sys::LockTagType::LOCKTAG_SPECULATIVE_TOKEN as u8,
-        locktag_lockmethodid: pg_sys::DEFAULT_LOCKMETHOD as u8,
-    }
-}
-
-/// Waits until the transaction has decided on the row that it was inserting outright, if it was. It waits for nobody until then.
-pub fn await_decision(xid: pg_sys::TransactionId) {
-    // SAFETY: no buffer lock is held.
-    unsafe { pg_sys::SpeculativeInsertionWait(xid, TOKEN) }
 }
 
 /// # Safety

@@ -39,6 +39,35 @@ impl<'a> TextRef<'a> {
     }
 }
 
+/// A text in memory of our own, laid out as PostgreSQL has texts.
+#[derive(Debug)]
+pub struct KeptText(Box<[u32]>);
+
+impl KeptText {
+    pub fn of(text: &str) -> KeptText {
+        let size = pg_sys::VARHDRSZ + text.len();
+        let mut kept = vec![0_u32; size.div_ceil(size_of::<u32>())].into_boxed_slice();
+        // SAFETY: there is room for the header and the text, and a text is below PostgreSQL's 1 GB.
+        unsafe {
+            let varlena = kept.as_mut_ptr().cast::<pg_sys::varlena>();
+            pgrx::set_varsize_4b(varlena, size as i32);
+            let bytes = varlena.cast::<u8>().add(pg_sys::VARHDRSZ);
+            bytes.copy_from_nonoverlapping(text.as_ptr(), text.len());
+        }
+        KeptText(kept)
+    }
+
+    pub fn as_str(&self) -> &str {
+        // SAFETY: what was put there by `of`.
+        unsafe { std::str::from_utf8_unchecked(pgrx::varlena_to_byte_slice(self.0.as_ptr().cast())) }
+    }
+
+    /// Good as long as this is.
+    pub fn datum(&self) -> pg_sys::Datum {
+        pg_sys::Datum::from(self.0.as_ptr())
+    }
+}
+
 /// A value as it lies where that can be read, or else a copy in the current memory context.
 ///
 /// # Safety

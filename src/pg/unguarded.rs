@@ -34,6 +34,23 @@ unsafe extern "C-unwind" {
         instrument_options: i32,
     );
     pub fn ExecOpenIndices(result: *mut pg_sys::ResultRelInfo, speculative: bool);
+    pub fn index_open(index: pg_sys::Oid, lock: pg_sys::LOCKMODE) -> pg_sys::Relation;
+    pub fn index_close(index: pg_sys::Relation, lock: pg_sys::LOCKMODE);
+    pub fn index_insert(
+        index: pg_sys::Relation,
+        values: *mut pg_sys::Datum,
+        nulls: *mut bool,
+        row: pg_sys::ItemPointer,
+        table: pg_sys::Relation,
+        check: pg_sys::IndexUniqueCheck::Type,
+        unchanged: bool,
+        info: *mut pg_sys::IndexInfo,
+    ) -> bool;
+    #[cfg(feature = "pg18")]
+    pub fn index_insert_cleanup(index: pg_sys::Relation, info: *mut pg_sys::IndexInfo);
+    pub fn ReadBuffer(relation: pg_sys::Relation, block: pg_sys::BlockNumber) -> pg_sys::Buffer;
+    pub fn LockBuffer(buffer: pg_sys::Buffer, mode: i32);
+    pub fn UnlockReleaseBuffer(buffer: pg_sys::Buffer);
     pub fn ExecCloseIndices(result: *mut pg_sys::ResultRelInfo);
     pub fn ExecConstraints(
         result: *mut pg_sys::ResultRelInfo,
