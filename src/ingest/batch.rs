@@ -77,7 +77,16 @@ pub fn record_one(meter: &Rc<Meter>, submitted: Submitted) -> Result<bool> {
     };
     let event = check(submitted, meter, |_| known, &clock)?;
     event.anticipate();
-    Ok(record(&[(0, event)], clock.now)? == 1)
+    let mut identity = Identity::open(clock.now)?;
+    let recorded = identity.record(&event, clock.now)?;
+    identity.close();
+    if let Some(at) = recorded {
+        let mut pending = Pending::default();
+        pending.add(&event, at);
+        pending.write()?;
+    }
+    worker::start_if_missing();
+    Ok(recorded.is_some())
 }
 
 /// The number of events that were not recorded before.

@@ -16,7 +16,7 @@ use crate::pg::error::Result;
 use crate::pg::hash_partition;
 use crate::pg::heap::Heap;
 use crate::pg::jsonb;
-use crate::pg::numeric::{from_quantity, from_total};
+use crate::pg::numeric::{NumericRef, from_quantity, from_total};
 use crate::pg::shape::Shapes;
 use crate::pg::spi::{Arg, arg};
 use crate::pg::table::Table;
@@ -82,7 +82,7 @@ struct Row<'a> {
 struct Usage<'a> {
     event_count: i64,
     sum: Option<Total>,
-    /// The sum as it came, of one event.
+    /// The sum as it came, of one event with a whole number: with places it may show zeros that sums do not.
     given_sum: Option<pg_sys::Datum>,
     time_sum: Option<Total>,
     max: Option<Quantity>,
@@ -111,7 +111,8 @@ impl<'a> Pending<'a> {
             Formula::Count => {}
             Formula::Sum => {
                 usage.sum.get_or_insert(Total::ZERO).add(value);
-                usage.given_sum = event.given_value.filter(|_| is_first);
+                let is_whole = |given: &pg_sys::Datum| NumericRef(*given).places() == 0;
+                usage.given_sum = event.given_value.filter(|given| is_first && is_whole(given));
             }
             Formula::WeightedSum => {
                 usage.sum.get_or_insert(Total::ZERO).add(value);

@@ -110,15 +110,19 @@ impl NumericRef {
 
     /// Without its zeros at the end if these are many: nobody should store sixteen thousand of them.
     pub fn presentable(self) -> NumericRef {
-        let first = self.word(0);
-        let places = match first & header::KIND {
-            header::SHORT => (first & header::SHORT_PLACES) >> header::SHORT_PLACES_SHIFT,
-            _ => first & header::LONG_PLACES,
-        };
-        if u32::from(places) <= MOST_DIGITS {
+        if u32::from(self.places()) <= MOST_DIGITS {
             self
         } else {
             self.trimmed()
+        }
+    }
+
+    /// How many digits are shown after the point, be they zeros.
+    pub fn places(self) -> u16 {
+        let first = self.word(0);
+        match first & header::KIND {
+            header::SHORT => (first & header::SHORT_PLACES) >> header::SHORT_PLACES_SHIFT,
+            _ => first & header::LONG_PLACES,
         }
     }
 
