@@ -12,7 +12,7 @@ use super::catalog::{self, Kept};
 use super::error::{Result, error};
 use super::shape::{MOST_COLUMNS, MOST_INDEXES, Shape, Shapes};
 use super::spi::Arg;
-use super::table::{attribute, column_name};
+use super::table::column_name;
 use super::unguarded::{self, under_one_guard};
 
 const LOCK: pg_sys::LOCKMODE = pg_sys::RowExclusiveLock as pg_sys::LOCKMODE;
@@ -88,13 +88,14 @@ impl<const N: usize> Heap<N> {
                 unguarded::LockAcquire(&undecided.tag(), Undecided::WRITER, false, false);
                 let tuple = self.store(row_type, &row);
                 let is_new = self.index(&indexes, &row, tuple, self.shape.arbiter);
+                let place = (*tuple).t_self;
+                unguarded::heap_freetuple(tuple);
                 let stays = is_new && keep();
                 self.close_indexes(&indexes);
                 if stays {
                     unguarded::LockRelease(&undecided.tag(), Undecided::WRITER, false);
-                    unguarded::heap_freetuple(tuple);
                 }
-                (!stays).then_some(((*tuple).t_self, xid))
+                (!stays).then_some((place, xid))
             });
             if let Some((place, xid)) = taken_back {
                 self.take_back(place, xid);
@@ -153,32 +154,14 @@ impl<const N: usize> Heap<N> {
     /// Rows are stored without the columns at their end that hold what the table says of rows that lack them: the value with which a
     /// column was added, or NULL. Rewriting the table, as VACUUM FULL does, makes it forget such values, and then rows are stored whole.
     fn type_to_store(&self, row: &Values) -> pg_sys::TupleDesc {
-        // SAFETY: the relation is open.
-        let (row_type, count) = unsafe { ((*self.relation).rd_att, (*(*self.relation).rd_att).natts as usize) };
-        if !self.shape.has_missing_values {
-            return row_type;
-        }
-        let goes_without_saying = |column: &usize| {
-            let mut nothing = false;
-            // SAFETY: the relation is open and has that many columns; both values are of the column's type.
-            unsafe {
-                let missing = unguarded::getmissingattr(row_type, *column as i32 + 1, &mut nothing);
-                if nothing || row.nulls[*column] {
-                    return nothing && row.nulls[*column];
-                }
-                let attribute = attribute(self.relation, *column);
-                unguarded::datumIsEqual(
-                    row.values[*column],
-                    missing,
-                    (*attribute).attbyval,
-                    (*attribute).attlen.into(),
-                )
+        // SAFETY: the relation is open, its shape is this, and the row has a value of its type for each of its columns.
+        unsafe {
+            let row_type = (*self.relation).rd_att;
+            let count = (*row_type).natts as usize;
+            match self.shape.columns_to_store(&row.values[..count], &row.nulls[..count]) {
+                stored if stored == count => row_type,
+                stored => self.shape.short_row_type(self.relation, stored),
             }
-        };
-        match (1..count).rev().take_while(goes_without_saying).count() {
-            0 => row_type,
-            // SAFETY: the relation is open, its shape is this, and it has more columns.
-            unsaid => unsafe { self.shape.short_row_type(self.relation, count - unsaid) },
         }
     }
 
@@ -260,7 +243,7 @@ impl<const N: usize> Heap<N> {
                     false,
                     info,
                 );
-                #[cfg(feature = "pg18")]
+                #[cfg(any(feature = "pg17", feature = "pg18"))]
                 unguarded::index_insert_cleanup(*relation, info);
                 if check == pg_sys::IndexUniqueCheck::UNIQUE_CHECK_PARTIAL && !is_new {
                     return false;

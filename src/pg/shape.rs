@@ -25,8 +25,8 @@ pub struct Shape<const N: usize> {
     /// Where each column stands: a restored table may order them differently.
     pub positions: [usize; N],
     pub not_null: Vec<usize>,
-    /// Whether the table tells the value of columns that a stored row lacks.
-    pub has_missing_values: bool,
+    /// What a stored row has in a column that it lacks, column by column; empty where that is NULL in each.
+    missing: Vec<Missing>,
     pub indexes: Vec<Index>,
     /// Which of them decides whether a row is new.
     pub arbiter: Option<pg_sys::Oid>,
@@ -42,6 +42,15 @@ pub struct Index {
     pub info: Cell<pg_sys::IndexInfo>,
     /// Of a BRIN index.
     pub ranges: Option<Ranges>,
+}
+
+enum Missing {
+    Null,
+    Value(pg_sys::Datum),
+    /// The bytes to which the datum points.
+    Bytes(Box<[u8]>),
+    /// Of a type whose values are told apart otherwise; such a column is always stored.
+    Other,
 }
 
 /// The shapes of tables that are recorded into. What is no such table is kept as `None`. Nothing is dropped when the process ends:
@@ -122,11 +131,34 @@ impl<const N: usize> Shape<N> {
                 not_null: (0..count)
                     .filter(|column| (*attribute(relation, *column)).attnotnull)
                     .collect(),
-                has_missing_values: !constraints.is_null() && !(*constraints).missing.is_null(),
+                missing: match !constraints.is_null() && !(*constraints).missing.is_null() {
+                    true => (0..count).map(|column| missing(relation, column)).collect(),
+                    false => Vec::new(),
+                },
                 indexes: indexes(relation)?,
                 arbiter,
                 short_row_type: Cell::new(None),
             })
+        }
+    }
+
+    /// How many columns a row must be stored with to be read back as it is: those at its end that hold what a row has that lacks them may
+    /// be left out.
+    ///
+    /// # Safety
+    /// The values must be of the columns' types, one for each.
+    pub unsafe fn columns_to_store(&self, values: &[pg_sys::Datum], nulls: &[bool]) -> usize {
+        let goes_without_saying = |column: &usize| match &self.missing[*column] {
+            Missing::Null => nulls[*column],
+            _ if nulls[*column] => false,
+            Missing::Value(missing) => values[*column] == *missing,
+            // SAFETY: by the caller, a varlena.
+            Missing::Bytes(missing) => unsafe { *bytes_of(values[*column]) == **missing },
+            Missing::Other => false,
+        };
+        match self.missing.len() {
+            0 => values.len(),
+            count => count - (1..count).rev().take_while(goes_without_saying).count(),
         }
     }
 
@@ -165,6 +197,39 @@ impl<const N: usize> Drop for Shape<N> {
             // SAFETY: made in `short_row_type`, and nobody else has it.
             unsafe { unguarded::FreeTupleDesc(row_type) }
         }
+    }
+}
+
+/// What a row has that lacks the column.
+///
+/// # Safety
+/// The relation must be open and have the column.
+unsafe fn missing(relation: pg_sys::Relation, column: usize) -> Missing {
+    // SAFETY: by the caller; the value is of the column's type.
+    unsafe {
+        let mut is_null = false;
+        let value = pg_sys::getmissingattr((*relation).rd_att, column as i32 + 1, &mut is_null);
+        let attribute = attribute(relation, column);
+        match ((*attribute).attbyval, (*attribute).attlen) {
+            _ if is_null => Missing::Null,
+            (true, _) => Missing::Value(value),
+            (false, VARLENA) => Missing::Bytes(bytes_of(value).into()),
+            _ => Missing::Other,
+        }
+    }
+}
+
+const VARLENA: i16 = -1;
+
+/// All bytes of a varlena, as `datumIsEqual()` compares them.
+///
+/// # Safety
+/// The datum must be one.
+unsafe fn bytes_of<'a>(varlena: pg_sys::Datum) -> &'a [u8] {
+    // SAFETY: by the caller.
+    unsafe {
+        let varlena = varlena.cast_mut_ptr::<pg_sys::varlena>();
+        std::slice::from_raw_parts(varlena.cast(), pgrx::varlena::varsize_any(varlena))
     }
 }
 

@@ -17,8 +17,6 @@ unsafe extern "C-unwind" {
     // These raise nothing, and need no guard.
     pub fn GetCurrentTimestamp() -> pg_sys::TimestampTz;
     pub fn ExecStoreVirtualTuple(slot: *mut pg_sys::TupleTableSlot) -> *mut pg_sys::TupleTableSlot;
-    /// utils/datum.h, which pgrx does not bind: compares bytes.
-    pub fn datumIsEqual(value1: pg_sys::Datum, value2: pg_sys::Datum, by_value: bool, length: i32) -> bool;
 
     // The others do.
     pub fn PreventCommandIfReadOnly(command: *const std::ffi::c_char);
@@ -46,7 +44,7 @@ unsafe extern "C-unwind" {
         unchanged: bool,
         info: *mut pg_sys::IndexInfo,
     ) -> bool;
-    #[cfg(feature = "pg18")]
+    #[cfg(any(feature = "pg17", feature = "pg18"))]
     pub fn index_insert_cleanup(index: pg_sys::Relation, info: *mut pg_sys::IndexInfo);
     pub fn ReadBuffer(relation: pg_sys::Relation, block: pg_sys::BlockNumber) -> pg_sys::Buffer;
     pub fn LockBuffer(buffer: pg_sys::Buffer, mode: i32);
@@ -104,7 +102,6 @@ unsafe extern "C-unwind" {
         bulk: *mut pg_sys::BulkInsertStateData,
     );
     pub fn heap_freetuple(tuple: pg_sys::HeapTuple);
-    pub fn getmissingattr(row_type: pg_sys::TupleDesc, column: i32, is_null: *mut bool) -> pg_sys::Datum;
     pub fn lappend_oid(list: *mut pg_sys::List, oid: pg_sys::Oid) -> *mut pg_sys::List;
     pub fn MemoryContextReset(context: pg_sys::MemoryContext);
     pub fn GetCurrentTransactionId() -> pg_sys::TransactionId;

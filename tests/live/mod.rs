@@ -11,6 +11,7 @@ mod comments;
 mod concurrency;
 mod deadlocks;
 mod durability;
+mod entries;
 mod exactness;
 mod explaining;
 mod histories;

@@ -13,7 +13,7 @@ use crate::recording::{
 };
 
 /// A database on a cluster without workers or pages logged whole, well within its day.
-fn quiet_database() -> Database<'static> {
+pub fn quiet_database() -> Database<'static> {
     static QUIET: OnceLock<Cluster> = OnceLock::new();
     within_the_day(Database::with_extension(QUIET.get_or_init(quiet_cluster)).unwrap())
 }
@@ -202,6 +202,42 @@ impl Try {
     }
 }
 
+/// Whoever meets a row that is not committed waits first for the lock that its inserter may have, and only then for its transaction.
+#[test]
+fn whether_a_row_stays_is_waited_for_before_its_transaction() {
+    let database = quiet_database();
+    let connect = || database.connect().unwrap();
+    let (mut first, mut retry, mut another, mut holder, mut watcher) =
+        (connect(), connect(), connect(), connect(), connect());
+    first.batch_execute("BEGIN").unwrap();
+    assert!(record(&mut first, "a").unwrap());
+    // A session that has met a retry searches before it inserts.
+    assert!(record(&mut retry, "b").unwrap());
+    assert!(!record(&mut retry, "b").unwrap());
+    assert!(record(&mut another, "c").unwrap());
+    holder
+        .batch_execute("BEGIN; ALTER TYPE billing.undecided_event ADD ATTRIBUTE n int")
+        .unwrap();
+    let pids = [&mut retry, &mut another, &mut holder, &mut first].map(backend);
+    let [retrying, inserting, holding, recording] = pids;
+    let retry = spawn(move || record(&mut retry, "a").unwrap());
+    let another = spawn(move || record(&mut another, "d").unwrap());
+    for (waiting, mode) in [(retrying, "ShareLock"), (inserting, "RowExclusiveLock")] {
+        await_blocked(&mut watcher, waiting, holding);
+        let sql = format!(
+            "SELECT mode FROM pg_locks WHERE pid = {waiting} AND NOT granted AND relation = 'billing.undecided_event'::regclass::oid"
+        );
+        assert_eq!(text(&mut watcher, &sql), mode);
+    }
+    holder.batch_execute("ROLLBACK").unwrap();
+    assert!(another.join().unwrap());
+    await_blocked(&mut watcher, retrying, recording);
+    first.batch_execute("COMMIT").unwrap();
+    assert!(!retry.join().unwrap());
+    assert_eq!(recorded_twice(&mut watcher), []);
+    assert_eq!(usage(&mut watcher, "sum"), "5");
+}
+
 /// Every session sends the same identifier at the same instant, after one of its own that makes it expect no retry.
 #[test]
 fn races_record_once_and_end_in_no_error() {
@@ -257,8 +293,8 @@ fn races_record_once_and_end_in_no_error() {
         "too few rounds had a session that committed"
     );
     assert!(taken_back(&mut client) > ROUNDS as i64 / 2, "the sessions hardly met");
-    let held =
-        "SELECT count(*) FROM pg_locks WHERE locktype IN ('spectoken', 'transactionid') AND pid <> pg_backend_pid()";
+    let held = "SELECT count(*) FROM pg_locks WHERE pid <> pg_backend_pid()
+        AND (locktype IN ('spectoken', 'transactionid') OR relation = 'billing.undecided_event'::regclass)";
     assert_eq!(number(&mut client, held), 0);
     assert_never_crashed(database.cluster());
 }

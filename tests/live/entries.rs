@@ -1,0 +1,202 @@
+//! The rows of a single event are entered without an executor: into whatever indexes the partition has, and whatever becomes of them.
+
+use harness::Database;
+use postgres::Client;
+use postgres::error::SqlState;
+
+use crate::outright::quiet_database;
+use crate::recording::{number, record, recorded_twice, text, usage};
+
+/// The partition that receives events now.
+fn partition(client: &mut Client) -> String {
+    text(
+        client,
+        "SELECT p.name FROM billing.meter_event_partitions p
+         WHERE p.lower_bound <= clock_timestamp() AND clock_timestamp() < p.upper_bound",
+    )
+}
+
+/// How many events of the partition meet the condition, as this index finds them.
+fn found_by(client: &mut Client, partition: &str, index: &str, condition: &str) -> i64 {
+    client
+        .batch_execute("BEGIN; SET LOCAL enable_seqscan = off; SET LOCAL enable_indexonlyscan = off")
+        .unwrap();
+    let sql = format!("SELECT count(*) FROM billing.{partition} WHERE {condition}");
+    let plan: Vec<String> = client
+        .query(&format!("EXPLAIN {sql}"), &[])
+        .unwrap()
+        .iter()
+        .map(|row| row.get(0))
+        .collect();
+    assert!(
+        plan.iter().any(|line| line.contains(&format!(" {index} "))),
+        "{plan:#?}"
+    );
+    let found = number(client, &sql);
+    client.batch_execute("COMMIT").unwrap();
+    found
+}
+
+/// A few pages of events, one call each, with values from `first` on and timestamps of their own.
+fn record_pages(client: &mut Client, first: i64) {
+    let sql = "SELECT count(*) FROM generate_series($1::bigint, $1 + 299) n
+               WHERE billing.record_meter_event('sum', 'acme', n, 'e-' || n, now() - n * interval '1 min')";
+    assert_eq!(client.query_one(sql, &[&first]).unwrap().get::<_, i64>(0), 300);
+}
+
+/// A range of pages that is not summed up needs to hear of nothing; one that is, even in part or while it fills, of each event that it does
+/// not span.
+#[test]
+fn a_brin_index_hears_of_what_its_ranges_do_not_span() {
+    let database = quiet_database();
+    let mut client = database.connect().unwrap();
+    let partition = partition(&mut client);
+    let own = format!("{partition}_timestamp_brin");
+    client
+        .batch_execute(&format!(
+            "CREATE INDEX tight ON billing.{partition} USING brin (value) WITH (pages_per_range = 1)"
+        ))
+        .unwrap();
+    let steps = [
+        // 0: nothing is summed up in the one, the only page in the other
+        String::new(),
+        format!("SELECT brin_summarize_new_values('billing.{own}'), brin_summarize_new_values('billing.tight')"),
+        String::new(),
+        format!("SELECT brin_desummarize_range('billing.{own}', 0), brin_desummarize_range('billing.tight', 0)"),
+        format!("SELECT brin_summarize_new_values('billing.{own}')"),
+        format!("VACUUM billing.{partition}"),
+        format!("REINDEX TABLE billing.{partition}"),
+        "ALTER INDEX billing.tight SET (pages_per_range = 3); REINDEX INDEX billing.tight".to_owned(),
+        String::new(),
+    ];
+    let mut other = database.connect().unwrap();
+    let mut expected = 0;
+    for (step, change) in (0..).zip(&steps) {
+        // By another session, so that the one that records has to hear of it.
+        other.batch_execute(change).unwrap();
+        let level = ["READ COMMITTED", "SERIALIZABLE"][step % 2];
+        client.batch_execute(&format!("BEGIN ISOLATION LEVEL {level}")).unwrap();
+        record_pages(&mut client, 1000 + expected);
+        client.batch_execute("COMMIT").unwrap();
+        expected += 300;
+        let sum = |found: i64| assert_eq!(found, expected, "after step {step}: {change}");
+        sum(found_by(&mut client, &partition, "tight", "value >= 1000"));
+        let ago = "\"timestamp\" < now() - interval '900 min'";
+        sum(found_by(&mut client, &partition, &own, ago));
+        let last = 1000 + expected - 1;
+        assert_eq!(
+            found_by(&mut client, &partition, "tight", &format!("value = {last}")),
+            1
+        );
+    }
+    assert_eq!(recorded_twice(&mut client), []);
+}
+
+/// Sessions that have both recorded, and know the shape of the partition.
+fn two_sessions(database: &Database) -> (Client, Client) {
+    let mut sessions = (database.connect().unwrap(), database.connect().unwrap());
+    assert!(record(&mut sessions.0, "here").unwrap());
+    assert!(record(&mut sessions.1, "there").unwrap());
+    sessions
+}
+
+#[test]
+fn an_index_made_meanwhile_has_what_is_recorded_next() {
+    let database = quiet_database();
+    let (mut here, mut there) = two_sessions(&database);
+    let partition = partition(&mut here);
+    let value = |client: &mut Client, value: i32, identifier: &str| -> Result<bool, postgres::Error> {
+        let sql = "SELECT billing.record_meter_event('sum', 'acme', $1::int, $2)";
+        Ok(client.query_one(sql, &[&value, &identifier])?.get(0))
+    };
+    for (round, index) in (1..).zip([
+        "(value)",
+        "(value) WHERE value > 0",
+        "((value + 0))",
+        "(value, customer)",
+    ]) {
+        there
+            .batch_execute(&format!("CREATE INDEX by_value ON billing.{partition} {index}"))
+            .unwrap();
+        for nth in 0..3 {
+            assert!(value(&mut here, 10 + round, &format!("{index} {nth}")).unwrap());
+            assert!(value(&mut there, 10 + round, &format!("{index} there {nth}")).unwrap());
+        }
+        let condition = match round {
+            3 => format!("value + 0 = {}", 10 + round),
+            _ => format!("value = {}", 10 + round),
+        };
+        assert_eq!(found_by(&mut here, &partition, "by_value", &condition), 6, "{index}");
+        there.batch_execute("DROP INDEX billing.by_value").unwrap();
+        assert!(value(&mut here, 1, &format!("{index} gone")).unwrap());
+    }
+}
+
+/// What is unique beside the identity is an error, and then nothing of the event is there.
+#[test]
+fn an_index_that_is_unique_refuses_and_nothing_is_left() {
+    let database = quiet_database();
+    let (mut here, mut there) = two_sessions(&database);
+    let partition = partition(&mut here);
+    let send = |client: &mut Client, event_name: &str, identifier: Option<&str>| -> Result<bool, postgres::Error> {
+        let sql = "SELECT billing.record_meter_event($1, 'acme', 5, $2)";
+        Ok(client.query_one(sql, &[&event_name, &identifier])?.get(0))
+    };
+    assert!(send(&mut here, "sum", Some("once")).unwrap());
+    for index in [
+        "(customer, identifier)",
+        "(lower(identifier))",
+        "(identifier) WHERE value = 5",
+    ] {
+        there
+            .batch_execute(&format!("CREATE UNIQUE INDEX once ON billing.{partition} {index}"))
+            .unwrap();
+        for _ in 0..2 {
+            let refused = send(&mut here, "count", Some("once")).unwrap_err();
+            assert_eq!(refused.code(), Some(&SqlState::UNIQUE_VIOLATION), "{index}");
+        }
+        assert!(!send(&mut here, "sum", Some("once")).unwrap(), "{index}");
+        assert!(send(&mut here, "sum", None).unwrap());
+        there.batch_execute("DROP INDEX billing.once").unwrap();
+    }
+    assert_eq!(usage(&mut here, "count"), "0");
+    assert!(send(&mut here, "count", Some("once")).unwrap());
+    assert_eq!(usage(&mut here, "count"), "1");
+    // here, there, the one that made the partition, once, and three without an identifier.
+    assert_eq!(usage(&mut here, "sum"), (3 + 5 + 3 * 5).to_string());
+}
+
+/// Columns that come and go, also between two events of one transaction's neighbours, are where they are.
+#[test]
+fn columns_that_come_and_go_are_minded() {
+    let database = quiet_database();
+    let (mut here, mut there) = two_sessions(&database);
+    for (nth, change) in (0..).zip([
+        "ALTER TABLE billing.meter_events ADD COLUMN note text",
+        "ALTER TABLE billing.meter_events ADD COLUMN origin text NOT NULL DEFAULT 'api'",
+        "ALTER TABLE billing.meter_events ALTER COLUMN origin DROP NOT NULL",
+        "ALTER TABLE billing.meter_events DROP COLUMN note",
+        "ALTER TABLE billing.meter_events DROP COLUMN origin",
+        "ALTER TABLE billing.usage_pending ADD COLUMN note text DEFAULT 'none'",
+        "ALTER TABLE billing.usage_pending DROP COLUMN note",
+    ]) {
+        there.batch_execute(change).unwrap();
+        let told = record(&mut here, &format!("n-{nth}"));
+        if change.contains("NOT NULL DEFAULT") {
+            let refused = told.unwrap_err();
+            assert_eq!(refused.code(), Some(&SqlState::NOT_NULL_VIOLATION), "{change}");
+            assert!(refused.as_db_error().is_some_and(|error| error.hint().is_some()));
+        } else {
+            assert!(told.unwrap(), "{change}");
+        }
+    }
+    let sql = "SELECT string_agg(e.identifier, ' ' ORDER BY e.received_at) FROM billing.meter_events e
+               WHERE e.customer = 'acme' AND e.event_name = 'sum' AND e.value = 1 AND e.dimensions IS NULL AND e.cancelled_at IS NULL";
+    assert_eq!(
+        text(&mut here, sql),
+        "makes the partition here there n-0 n-2 n-3 n-4 n-5 n-6"
+    );
+    assert_eq!(usage(&mut here, "sum"), "9");
+    there.execute("SELECT billing.roll_up()", &[]).unwrap();
+    assert_eq!(usage(&mut here, "sum"), "9");
+}
