@@ -50,6 +50,11 @@ CREATE TRIGGER customers_announce_change AFTER DELETE OR TRUNCATE ON billing.cus
 ALTER TABLE billing.customers ENABLE ALWAYS TRIGGER customers_announce_change;
 COMMENT ON TRIGGER customers_announce_change ON billing.customers IS
 'Has every session that records look the customers up again.';
+CREATE TRIGGER customers_announce_replicated_change AFTER DELETE ON billing.customers
+    FOR EACH ROW EXECUTE FUNCTION billing.announce_change();
+ALTER TABLE billing.customers ENABLE REPLICA TRIGGER customers_announce_replicated_change;
+COMMENT ON TRIGGER customers_announce_replicated_change ON billing.customers IS
+'The same for each row that a subscription of logical replication deletes, which fires no triggers of statements.';
 
 CREATE FUNCTION billing.create_customer(
     id text, name text DEFAULT NULL, email text DEFAULT NULL, metadata jsonb DEFAULT '{}'

@@ -98,6 +98,11 @@ CREATE TRIGGER meters_announce_change AFTER UPDATE OR DELETE OR TRUNCATE ON bill
 ALTER TABLE billing.meters ENABLE ALWAYS TRIGGER meters_announce_change;
 COMMENT ON TRIGGER meters_announce_change ON billing.meters IS
 'Has every session that records look the meters up again.';
+CREATE TRIGGER meters_announce_replicated_change AFTER UPDATE OR DELETE ON billing.meters
+    FOR EACH ROW EXECUTE FUNCTION billing.announce_change();
+ALTER TABLE billing.meters ENABLE REPLICA TRIGGER meters_announce_replicated_change;
+COMMENT ON TRIGGER meters_announce_replicated_change ON billing.meters IS
+'The same for each row that a subscription of logical replication changes, which fires no triggers of statements.';
 
 CREATE FUNCTION billing.create_meter(meter billing.meter) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$

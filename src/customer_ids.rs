@@ -38,8 +38,7 @@ pub struct CustomerIds {
 impl CustomerIds {
     pub fn contains(&self, id: &str) -> bool {
         match Place::of(id) {
-            _ if self.is_empty() => false,
-            Some(wanted) => self.places.get(self.find(&wanted)) == Some(&wanted),
+            Some(wanted) => self.find(&wanted).is_some_and(|nth| self.places[nth] == wanted),
             None => self.others.contains(id),
         }
     }
@@ -61,14 +60,13 @@ impl CustomerIds {
         self.state.hash_one(wanted.0) as usize & self.places.len().wrapping_sub(1)
     }
 
-    /// Where it stands, or could stand.
-    fn find(&self, wanted: &Place) -> usize {
+    /// Where it stands, or could stand. `None`: there are no places.
+    fn find(&self, wanted: &Place) -> Option<usize> {
         let count = self.places.len();
-        let first = self.first(wanted);
+        let first = self.first(wanted).min(count);
         (first..count)
             .chain(0..first)
             .find(|nth| self.places[*nth] == *wanted || self.places[*nth] == EMPTY)
-            .unwrap_or(count)
     }
 
     fn insert(&mut self, id: String) {
@@ -79,15 +77,17 @@ impl CustomerIds {
         if (self.taken + 1) * 4 > self.places.len() * 3 {
             let larger = vec![EMPTY; (self.places.len() * 2).max(64)];
             for place in std::mem::replace(&mut self.places, larger) {
-                if place != EMPTY {
-                    let nth = self.find(&place);
+                if place != EMPTY
+                    && let Some(nth) = self.find(&place)
+                {
                     self.places[nth] = place;
                 }
             }
         }
-        let nth = self.find(&new);
-        self.taken += usize::from(self.places[nth] == EMPTY);
-        self.places[nth] = new;
+        if let Some(nth) = self.find(&new) {
+            self.taken += usize::from(self.places[nth] == EMPTY);
+            self.places[nth] = new;
+        }
     }
 }
 
@@ -138,5 +138,16 @@ mod tests {
         ids.extend([String::new()]);
         assert!(ids.contains(""));
         assert!(!all.contains(""));
+    }
+
+    #[test]
+    fn long_ids_alone_are_no_reason_to_know_a_short_one() {
+        let long = "c".repeat(LONGEST + 1);
+        let mut ids: CustomerIds = [long.clone()].into_iter().collect();
+        assert!(ids.contains(&long) && !ids.contains("short"));
+        assert!(ids.place_of("short").is_none() && ids.place_of(&long).is_none());
+        ids.extend(["short".to_owned()]);
+        assert!(ids.contains(&long) && ids.contains("short"));
+        assert_eq!(ids.len(), 2);
     }
 }

@@ -223,7 +223,8 @@ impl Identity {
     }
 
     fn try_record(&mut self, event: &Event, key: &Key, tuple: &Tuple) -> Result<Verdict> {
-        let mut search_first = RETRIES.get();
+        // A table that is entered otherwise may have a unique index that is not ours, which would refuse a retry as an error.
+        let mut search_first = RETRIES.get() || self.heap.is_none() && heap::takes_back();
         if !search_first && self.heap.is_some() {
             if let Some(verdict) = self.record_outright(event, key, tuple)? {
                 return Ok(verdict);

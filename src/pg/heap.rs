@@ -1,6 +1,7 @@
 //! Entering rows into one of the extension's own tables that is a heap with plain indexes and nothing else: no executor is made ready
 //! for it, which took as long as entering the row.
 
+use std::cell::Cell;
 use std::ffi::CStr;
 use std::rc::Rc;
 use std::thread::LocalKey;
@@ -16,6 +17,8 @@ use super::table::column_name;
 use super::unguarded::{self, under_one_guard};
 
 const LOCK: pg_sys::LOCKMODE = pg_sys::RowExclusiveLock as pg_sys::LOCKMODE;
+/// Rows with more bytes are taken apart (`TOAST_TUPLE_THRESHOLD`, a quarter of a page without its header and four pointers).
+const WIDEST: u32 = (pg_sys::BLCKSZ - 40) / 4 / 8 * 8;
 
 /// A heap that is open for rows of `N` columns.
 pub struct Heap<const N: usize> {
@@ -65,8 +68,9 @@ impl<const N: usize> Heap<N> {
         unsafe {
             under_one_guard(|| {
                 let indexes = self.open_indexes();
-                let tuple = self.store(row_type, &row);
-                self.index(&indexes, &row, tuple, None);
+                let tuple = form(row_type, &row);
+                self.store(tuple);
+                self.index(&indexes, &row, tuple, pg_sys::IndexUniqueCheck::UNIQUE_CHECK_YES);
                 self.close_indexes(&indexes);
                 unguarded::heap_freetuple(tuple);
             });
@@ -75,19 +79,25 @@ impl<const N: usize> Heap<N> {
     }
 
     /// Enters a row outright, and takes it back if the arbiter has its key already, or `keep` says no: for other sessions it is then as
-    /// if it had never been. Returns whether it stays. Those that meet it meanwhile wait in [`Undecided::wait`]. Nothing is waited for
-    /// here: not for another row of that key either. `keep` must neither panic nor raise an ERROR.
+    /// if it had never been. Returns whether it stays; one that is too wide for a page is not even entered. Those that meet it meanwhile
+    /// wait in [`Undecided::wait`]. Nothing is waited for here: not for another row of that key either, nor for the table of what does not
+    /// fit a page. `keep` must neither panic nor raise an ERROR.
     pub fn insert_if(&mut self, row: &[Arg; N], undecided: Undecided, keep: impl Fn() -> bool) -> Result<bool> {
         let row = self.values(row)?;
         let row_type = self.type_to_store(&row);
         // SAFETY: as in `insert`. On ERROR the lock goes with the transaction, as the row does.
         unsafe {
-            let taken_back = under_one_guard(|| {
+            let (stays, taken_back) = under_one_guard(|| {
+                let tuple = form(row_type, &row);
+                if (*tuple).t_len > WIDEST {
+                    unguarded::heap_freetuple(tuple);
+                    return (false, None);
+                }
                 let indexes = self.open_indexes();
                 let xid = unguarded::GetCurrentTransactionId();
                 unguarded::LockAcquire(&undecided.tag(), Undecided::WRITER, false, false);
-                let tuple = self.store(row_type, &row);
-                let is_new = self.index(&indexes, &row, tuple, self.shape.arbiter);
+                self.store(tuple);
+                let is_new = self.index(&indexes, &row, tuple, pg_sys::IndexUniqueCheck::UNIQUE_CHECK_PARTIAL);
                 let place = (*tuple).t_self;
                 unguarded::heap_freetuple(tuple);
                 let stays = is_new && keep();
@@ -95,13 +105,13 @@ impl<const N: usize> Heap<N> {
                 if stays {
                     unguarded::LockRelease(&undecided.tag(), Undecided::WRITER, false);
                 }
-                (!stays).then_some((place, xid))
+                (stays, (!stays).then_some((place, xid)))
             });
             if let Some((place, xid)) = taken_back {
                 self.take_back(place, xid);
                 pg_sys::LockRelease(&undecided.tag(), Undecided::WRITER, false);
             }
-            Ok(taken_back.is_none())
+            Ok(stays)
         }
     }
 
@@ -165,17 +175,15 @@ impl<const N: usize> Heap<N> {
         }
     }
 
-    /// Puts a row into the heap.
+    /// Puts a row into the heap, and its place into the tuple.
     ///
     /// # Safety
-    /// The type must be of the table's first columns. Under a guard.
-    unsafe fn store(&self, row_type: pg_sys::TupleDesc, row: &Values) -> pg_sys::HeapTuple {
+    /// The tuple must be of the table's first columns. Under a guard.
+    unsafe fn store(&self, tuple: pg_sys::HeapTuple) {
         // SAFETY: by the caller.
         unsafe {
-            let tuple = unguarded::heap_form_tuple(row_type, row.values.as_ptr(), row.nulls.as_ptr());
             let command = unguarded::GetCurrentCommandId(true);
             unguarded::heap_insert(self.relation, tuple, command, 0, std::ptr::null_mut());
-            tuple
         }
     }
 
@@ -199,8 +207,8 @@ impl<const N: usize> Heap<N> {
         }
     }
 
-    /// Enters a stored row into the indexes. `false`: the unique index `arbiter` has its key already, and the indexes after it were left
-    /// out. Of another index that would be an ERROR.
+    /// Enters a stored row into the indexes. `false`, if the arbiter is to be asked and not obeyed (`UNIQUE_CHECK_PARTIAL`): it has the key
+    /// already, and the indexes after it were left out.
     ///
     /// # Safety
     /// The row must be the one that was stored as that tuple, and the indexes open. Under a guard.
@@ -209,10 +217,13 @@ impl<const N: usize> Heap<N> {
         opened: &[pg_sys::Relation; MOST_INDEXES],
         row: &Values,
         tuple: pg_sys::HeapTuple,
-        arbiter: Option<pg_sys::Oid>,
+        check_arbiter: pg_sys::IndexUniqueCheck::Type,
     ) -> bool {
         // SAFETY: by the caller. The indexes are plain ones, and there is room for as many columns as one can have.
         unsafe {
+            let scratch = scratch();
+            let outer = pg_sys::MemoryContextSwitchTo(scratch);
+            let mut is_new = true;
             for (relation, index) in opened.iter().zip(&self.shape.indexes) {
                 if let Some(ranges) = index.ranges
                     && !ranges.must_know(*relation, (*tuple).t_self)
@@ -225,15 +236,14 @@ impl<const N: usize> Heap<N> {
                     (entry[nth], nulls[nth]) = (row.values[*column], row.nulls[*column]);
                 }
                 let info = index.info.as_ptr();
-                let check = match arbiter {
-                    Some(arbiter) if arbiter == index.oid => pg_sys::IndexUniqueCheck::UNIQUE_CHECK_PARTIAL,
-                    _ if (*info).ii_Unique => pg_sys::IndexUniqueCheck::UNIQUE_CHECK_YES,
-                    _ => pg_sys::IndexUniqueCheck::UNIQUE_CHECK_NO,
+                let check = match index.is_arbiter {
+                    true => check_arbiter,
+                    false => pg_sys::IndexUniqueCheck::UNIQUE_CHECK_NO,
                 };
                 // What the access method keeps there is of this row only.
                 (*info).ii_AmCache = std::ptr::null_mut();
-                (*info).ii_Context = pg_sys::CurrentMemoryContext;
-                let is_new = unguarded::index_insert(
+                (*info).ii_Context = scratch;
+                let entered = unguarded::index_insert(
                     *relation,
                     entry.as_mut_ptr(),
                     nulls.as_mut_ptr(),
@@ -245,12 +255,15 @@ impl<const N: usize> Heap<N> {
                 );
                 #[cfg(any(feature = "pg17", feature = "pg18"))]
                 unguarded::index_insert_cleanup(*relation, info);
-                if check == pg_sys::IndexUniqueCheck::UNIQUE_CHECK_PARTIAL && !is_new {
-                    return false;
+                if check == pg_sys::IndexUniqueCheck::UNIQUE_CHECK_PARTIAL && !entered {
+                    is_new = false;
+                    break;
                 }
             }
+            pg_sys::MemoryContextSwitchTo(outer);
+            unguarded::MemoryContextReset(scratch);
+            is_new
         }
-        true
     }
 
     fn null_in(&self, column: usize) -> pg_sys::panic::ErrorReport {
@@ -273,6 +286,34 @@ impl<const N: usize> Heap<N> {
             });
         }
     }
+}
+
+/// # Safety
+/// The type must be of the table's first columns. Under a guard.
+unsafe fn form(row_type: pg_sys::TupleDesc, row: &Values) -> pg_sys::HeapTuple {
+    // SAFETY: by the caller.
+    unsafe { unguarded::heap_form_tuple(row_type, row.values.as_ptr(), row.nulls.as_ptr()) }
+}
+
+/// Memory for the entries of one row, made once per process.
+///
+/// # Safety
+/// Under a guard.
+unsafe fn scratch() -> pg_sys::MemoryContext {
+    thread_local!(static SCRATCH: Cell<pg_sys::MemoryContext> = const { Cell::new(std::ptr::null_mut()) });
+    if SCRATCH.get().is_null() {
+        // SAFETY: lives as long as the process.
+        SCRATCH.set(unsafe {
+            unguarded::AllocSetContextCreateInternal(
+                pg_sys::TopMemoryContext,
+                c"entries of pg_billing".as_ptr(),
+                pg_sys::ALLOCSET_SMALL_MINSIZE as pg_sys::Size,
+                pg_sys::ALLOCSET_SMALL_INITSIZE as pg_sys::Size,
+                pg_sys::ALLOCSET_SMALL_MAXSIZE as pg_sys::Size,
+            )
+        });
+    }
+    SCRATCH.get()
 }
 
 /// Whether rows can be taken back, for readers of the log too: logical decoding would hand out a row that was inserted outright, and not

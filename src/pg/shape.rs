@@ -28,8 +28,6 @@ pub struct Shape<const N: usize> {
     /// What a stored row has in a column that it lacks, column by column; empty where that is NULL in each.
     missing: Vec<Missing>,
     pub indexes: Vec<Index>,
-    /// Which of them decides whether a row is new.
-    pub arbiter: Option<pg_sys::Oid>,
     /// The row type of so many first columns, made when first needed.
     short_row_type: Cell<Option<(usize, pg_sys::TupleDesc)>>,
 }
@@ -38,6 +36,8 @@ pub struct Index {
     pub oid: pg_sys::Oid,
     /// The columns of an entry, from 0.
     pub columns: Vec<usize>,
+    /// Whether it decides if a row is new. No other index is unique; while one is rebuilt there are two.
+    pub is_arbiter: bool,
     /// As [`BuildIndexInfo`](pg_sys::BuildIndexInfo) makes it.
     pub info: Cell<pg_sys::IndexInfo>,
     /// Of a BRIN index.
@@ -119,15 +119,15 @@ impl<const N: usize> Shape<N> {
                 && (*relation).trigdesc.is_null()
                 && count <= MOST_COLUMNS
                 && (constraints.is_null() || (*constraints).num_check == 0 && !(*constraints).has_generated_stored);
-            if !is_fit {
+            #[cfg(feature = "pg18")]
+            let is_fit = is_fit && (constraints.is_null() || !(*constraints).has_generated_virtual);
+            if !is_fit || key > 0 && index::find(relation, &columns[..key], index::Kind::Unique).is_none() {
                 return None;
             }
-            let arbiter = index::find(relation, &columns[..key], index::Kind::Unique);
-            if key > 0 && arbiter.is_none() {
-                return None;
-            }
+            let positions = found_positions(relation, columns)?;
             Some(Shape {
-                positions: found_positions(relation, columns)?,
+                indexes: indexes(relation, &positions[..key])?,
+                positions,
                 not_null: (0..count)
                     .filter(|column| (*attribute(relation, *column)).attnotnull)
                     .collect(),
@@ -135,8 +135,6 @@ impl<const N: usize> Shape<N> {
                     true => (0..count).map(|column| missing(relation, column)).collect(),
                     false => Vec::new(),
                 },
-                indexes: indexes(relation)?,
-                arbiter,
                 short_row_type: Cell::new(None),
             })
         }
@@ -233,22 +231,29 @@ unsafe fn bytes_of<'a>(varlena: pg_sys::Datum) -> &'a [u8] {
     }
 }
 
-/// `None`: an entry of one of them needs more than columns of the row, or there are too many.
+/// `None`: an entry of one of them needs more than columns of the row, one is unique that is not the arbiter, for which others would be
+/// waited, or there are too many.
 ///
 /// # Safety
 /// The relation must be open and locked.
-unsafe fn indexes(relation: pg_sys::Relation) -> Option<Vec<Index>> {
+unsafe fn indexes(relation: pg_sys::Relation, key: &[usize]) -> Option<Vec<Index>> {
     // SAFETY: by the caller; each index is closed again before the next one.
     unsafe {
         let oids = pgrx::PgList::<pg_sys::Oid>::from_pg(pg_sys::RelationGetIndexList(relation));
         let mut indexes = Vec::with_capacity(oids.len());
         for oid in oids.iter_oid() {
+            // That one takes entries from now on is told of the index.
+            catalog::watch(oid);
             let index = pg_sys::index_open(oid, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE);
             let is_checked_at_once = (*(*index).rd_index).indimmediate;
             let made = pg_sys::BuildIndexInfo(index);
             let info = *made;
             pg_sys::pfree(made.cast());
-            let ranges = Ranges::of(index);
+            // One that is being dropped takes no entries; one that is not built far enough yet neither, and may be an empty file.
+            let ranges = match info.ii_ReadyForInserts {
+                true => Ranges::of(index),
+                false => None,
+            };
             pg_sys::index_close(index, pg_sys::NoLock as pg_sys::LOCKMODE);
             let columns = &info.ii_IndexAttrNumbers[..info.ii_NumIndexAttrs as usize];
             let is_plain = info.ii_Expressions.is_null()
@@ -256,14 +261,16 @@ unsafe fn indexes(relation: pg_sys::Relation) -> Option<Vec<Index>> {
                 && info.ii_ExclusionOps.is_null()
                 && is_checked_at_once
                 && columns.iter().all(|column| *column > 0);
-            if !is_plain {
+            let columns: Vec<usize> = columns.iter().map(|column| (*column - 1) as usize).collect();
+            let is_arbiter = info.ii_Unique && columns == key;
+            if !is_plain || info.ii_Unique && !is_arbiter {
                 return None;
             }
-            // One that is being dropped, or not built far enough yet, takes no entries.
             if info.ii_ReadyForInserts {
                 indexes.push(Index {
                     oid,
-                    columns: columns.iter().map(|column| *column as usize - 1).collect(),
+                    columns,
+                    is_arbiter,
                     info: Cell::new(info),
                     ranges,
                 });

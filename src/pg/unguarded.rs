@@ -103,6 +103,13 @@ unsafe extern "C-unwind" {
     );
     pub fn heap_freetuple(tuple: pg_sys::HeapTuple);
     pub fn lappend_oid(list: *mut pg_sys::List, oid: pg_sys::Oid) -> *mut pg_sys::List;
+    pub fn AllocSetContextCreateInternal(
+        parent: pg_sys::MemoryContext,
+        name: *const std::ffi::c_char,
+        least: pg_sys::Size,
+        initial: pg_sys::Size,
+        most: pg_sys::Size,
+    ) -> pg_sys::MemoryContext;
     pub fn MemoryContextReset(context: pg_sys::MemoryContext);
     pub fn GetCurrentTransactionId() -> pg_sys::TransactionId;
     pub fn GetCurrentCommandId(used: bool) -> pg_sys::CommandId;

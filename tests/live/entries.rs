@@ -5,7 +5,7 @@ use postgres::Client;
 use postgres::error::SqlState;
 
 use crate::outright::quiet_database;
-use crate::recording::{number, record, recorded_twice, text, usage};
+use crate::recording::{await_blocked, backend, number, record, recorded_twice, text, usage};
 
 /// The partition that receives events now.
 fn partition(client: &mut Client) -> String {
@@ -199,4 +199,110 @@ fn columns_that_come_and_go_are_minded() {
     assert_eq!(usage(&mut here, "sum"), "9");
     there.execute("SELECT billing.roll_up()", &[]).unwrap();
     assert_eq!(usage(&mut here, "sum"), "9");
+}
+
+/// Of what is recorded before, between and after the steps of building an index beside recording, it misses nothing, and a retry is a retry.
+#[test]
+fn an_index_built_beside_recording_misses_nothing() {
+    let database = quiet_database();
+    let (mut here, mut watcher) = two_sessions(&database);
+    let partition = partition(&mut here);
+    let builds = [
+        format!("REINDEX TABLE CONCURRENTLY billing.{partition}"),
+        format!("CREATE INDEX CONCURRENTLY by_value ON billing.{partition} (value)"),
+        format!("CREATE INDEX CONCURRENTLY by_time ON billing.{partition} USING brin (\"timestamp\")"),
+    ];
+    let mut expected = 3;
+    for (nth, build) in builds.iter().enumerate() {
+        let again = |client: &mut Client, when: &str| {
+            let identifier = format!("{nth} {when}");
+            assert!(record(client, &identifier).unwrap(), "{build}: {when}");
+            assert!(!record(client, &identifier).unwrap(), "{build}: again {when}");
+            1
+        };
+        let (mut before, mut between, mut builder) = (
+            database.connect().unwrap(),
+            database.connect().unwrap(),
+            database.connect().unwrap(),
+        );
+        let pids = [&mut before, &mut between, &mut builder].map(backend);
+        let [writing_before, writing_between, building] = pids;
+        before.batch_execute("BEGIN").unwrap();
+        expected += again(&mut before, "before");
+        let sql = build.clone();
+        let built = std::thread::spawn(move || builder.batch_execute(&sql));
+        // The index is there and empty, and nobody enters anything.
+        await_blocked(&mut watcher, building, writing_before);
+        between.batch_execute("BEGIN").unwrap();
+        expected += again(&mut between, "between");
+        expected += again(&mut here, "empty");
+        before.batch_execute("COMMIT").unwrap();
+        // It is built, and all enter what they record.
+        await_blocked(&mut watcher, building, writing_between);
+        expected += again(&mut here, "built");
+        between.batch_execute("COMMIT").unwrap();
+        built.join().unwrap().unwrap();
+        expected += again(&mut here, "after");
+    }
+    let own = format!("{partition}_timestamp_brin");
+    let identity = format!("{partition}_identity");
+    let late = "\"timestamp\" > now() - interval '1 h'";
+    assert_eq!(found_by(&mut here, &partition, "by_value", "value = 1"), expected);
+    let identified = "customer = 'acme' AND event_name = 'sum'";
+    assert_eq!(found_by(&mut here, &partition, &identity, identified), expected);
+    for (index, other) in [("by_time", own.as_str()), (own.as_str(), "by_time")] {
+        let hidden = format!(
+            "UPDATE pg_index SET indisvalid = (indexrelid = 'billing.{index}'::regclass)
+            WHERE indexrelid IN ('billing.{index}'::regclass, 'billing.{other}'::regclass)"
+        );
+        here.batch_execute(&hidden).unwrap();
+        assert_eq!(found_by(&mut here, &partition, index, late), expected);
+    }
+    assert_eq!(recorded_twice(&mut here), []);
+    assert_eq!(usage(&mut here, "sum"), expected.to_string());
+}
+
+/// What is left of a build that was broken off is in nobody's way.
+#[test]
+fn an_index_whose_build_was_broken_off_is_in_nobodys_way() {
+    let database = quiet_database();
+    let (mut here, mut watcher) = two_sessions(&database);
+    let partition = partition(&mut here);
+    for method in ["brin", "btree"] {
+        let (mut before, mut builder) = (database.connect().unwrap(), database.connect().unwrap());
+        let (writing, building) = (backend(&mut before), backend(&mut builder));
+        before.batch_execute("BEGIN").unwrap();
+        assert!(record(&mut before, &format!("{method} before")).unwrap());
+        let sql =
+            format!("CREATE INDEX CONCURRENTLY broken_{method} ON billing.{partition} USING {method} (\"timestamp\")");
+        let built = std::thread::spawn(move || builder.batch_execute(&sql));
+        await_blocked(&mut watcher, building, writing);
+        watcher.execute("SELECT pg_cancel_backend($1)", &[&building]).unwrap();
+        let broken = built.join().unwrap().unwrap_err();
+        assert_eq!(broken.code(), Some(&SqlState::QUERY_CANCELED));
+        assert!(record(&mut here, &format!("{method} after")).unwrap());
+        assert!(!record(&mut here, &format!("{method} after")).unwrap());
+        before.batch_execute("COMMIT").unwrap();
+    }
+    assert_eq!(usage(&mut here, "sum"), "7");
+}
+
+/// Parts of a wide row go into a table beside, whose locks nobody is to wait for who may have to decide.
+#[test]
+fn wide_events_are_recorded_once_too() {
+    let database = quiet_database();
+    let (mut here, mut there) = two_sessions(&database);
+    let wide = "SELECT billing.record_meter_event('sum', 'acme', 1, $1, now(),
+                    jsonb_build_object('note', (SELECT string_agg(md5($1 || n), '') FROM generate_series(1, 200) n)))";
+    let send =
+        |client: &mut Client, identifier: &str| -> bool { client.query_one(wide, &[&identifier]).unwrap().get(0) };
+    for identifier in ["a", "b"] {
+        assert!(send(&mut here, identifier));
+        assert!(!send(&mut there, identifier));
+        assert!(!send(&mut here, identifier));
+        assert!(record(&mut here, &format!("{identifier} narrow")).unwrap());
+    }
+    assert_eq!(usage(&mut here, "sum"), "7");
+    let length = "SELECT min(length(dimensions ->> 'note')) || ' ' || count(*) FROM billing.meter_events WHERE dimensions IS NOT NULL";
+    assert_eq!(text(&mut here, length), "6400 2");
 }

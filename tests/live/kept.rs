@@ -194,6 +194,34 @@ fn a_deleted_customer_is_unknown() {
     refuses_customer(&mut there, "leaver");
 }
 
+/// Logical replication applies a change row by row, and fires no triggers of statements.
+#[test]
+fn what_is_replicated_is_heard_of_too() {
+    let database = database();
+    let (mut here, mut there) = two_sessions(&database);
+    there
+        .batch_execute(
+            "ALTER TABLE billing.customers DISABLE TRIGGER customers_announce_change;
+             ALTER TABLE billing.meters DISABLE TRIGGER meters_announce_change",
+        )
+        .unwrap();
+    accepts(&mut here, "sum", "acme");
+    accepts(&mut here, "count", "acme");
+    there
+        .batch_execute(
+            "SET session_replication_role = replica;
+             UPDATE billing.meters SET status = 'inactive', deactivated_at = now() WHERE event_name = 'count'",
+        )
+        .unwrap();
+    let inactive = SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE;
+    refuses(&mut here, "count", "acme", &inactive, "archived_meter");
+    accepts(&mut here, "sum", "acme");
+    there
+        .batch_execute("DELETE FROM billing.customers WHERE id = 'acme'")
+        .unwrap();
+    refuses_customer(&mut here, "acme");
+}
+
 /// More customers than a session keeps.
 #[test]
 fn no_customer_is_forgotten_for_want_of_room() {
