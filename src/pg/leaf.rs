@@ -110,8 +110,8 @@ impl Leaf {
         }
     }
 
-    /// A row that its inserter may yet take back without a token, as [`Heap::insert_if`](super::heap::Heap::insert_if) does, is looked at again once that is decided:
-    /// whoever waited for the end of its transaction might wait for a row that is not there.
+    /// A row that its inserter may yet take back without a token, as [`Heap`](super::heap::Heap) does, is looked at again once that is
+    /// decided: whoever waited for the end of its transaction might wait for a row that is not there.
     pub fn find_rival(&self, key: &Key) -> Rival {
         let mut decided = None;
         loop {
