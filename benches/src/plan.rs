@@ -1,7 +1,5 @@
 //! What is measured, and for how long.
 
-use std::time::Duration;
-
 use harness::{Context, Result};
 use lexopt::{Arg, ValueExt};
 
@@ -75,16 +73,6 @@ impl Plan {
     /// Turns that count; one more comes before them, to warm up.
     pub fn rounds(&self) -> usize {
         self.choose(5, 3)
-    }
-
-    /// Of single events: slices are short, so a moment's noise weighs more, and more of them cost little.
-    pub fn rounds_of_slices(&self) -> usize {
-        self.choose(11, 3)
-    }
-
-    /// How long a slice of single events is measured.
-    pub fn slice(&self) -> Duration {
-        Duration::from_secs(self.choose(2, 1))
     }
 
     /// `full`, or what serves for a glance.

@@ -3,14 +3,14 @@
 use harness::Result;
 use serde::Serialize;
 
-/// One contender: its name, and its turn, which returns one figure.
-pub struct Contender<'a> {
+/// One contender: its name, and its turn, which returns one figure, or what a figure can be made of later.
+pub struct Contender<'a, T = f64> {
     name: &'static str,
-    turn: Box<dyn FnMut() -> Result<f64> + 'a>,
+    turn: Box<dyn FnMut() -> Result<T> + 'a>,
 }
 
-impl<'a> Contender<'a> {
-    pub fn new(name: &'static str, turn: impl FnMut() -> Result<f64> + 'a) -> Self {
+impl<'a, T> Contender<'a, T> {
+    pub fn new(name: &'static str, turn: impl FnMut() -> Result<T> + 'a) -> Self {
         Self {
             name,
             turn: Box::new(turn),
@@ -18,11 +18,11 @@ impl<'a> Contender<'a> {
     }
 }
 
-/// A contender's figures, one for each round.
+/// What a contender's turns came to, one for each round.
 #[derive(Debug, Serialize)]
-pub struct Series {
+pub struct Series<T = f64> {
     pub contender: &'static str,
-    pub samples: Vec<f64>,
+    pub samples: Vec<T>,
 }
 
 impl Series {
@@ -57,8 +57,8 @@ pub fn alternate(rounds: usize, contenders: Vec<Contender>) -> Result<Vec<Series
 }
 
 /// All of the rounds are kept. Each begins with another contender, so that nobody always comes after the same one.
-pub fn take_turns(rounds: usize, mut contenders: Vec<Contender>) -> Result<Vec<Series>> {
-    let mut series: Vec<Series> = contenders
+pub fn take_turns<T>(rounds: usize, mut contenders: Vec<Contender<T>>) -> Result<Vec<Series<T>>> {
+    let mut series: Vec<Series<T>> = contenders
         .iter()
         .map(|contender| Series {
             contender: contender.name,

@@ -80,7 +80,7 @@ pub fn measure(server: &Server, plan: &Plan, report: &mut Report) -> Result<()> 
 impl Work {
     fn name(self) -> String {
         match self {
-            Work::Single => singles::RECORD.to_owned(),
+            Work::Single => singles::NAME.to_owned(),
             Work::Batches(size) => format!("record_meter_events, {size} to a call"),
             Work::RollUp => "roll_up of single events".to_owned(),
             Work::Month => "meter_event_summaries of a customer's last 30 days".to_owned(),
@@ -100,14 +100,13 @@ impl Work {
         let figure = match self {
             Work::Single => {
                 let script = singles::Customers::Uniform.script(singles::CALL);
-                pgbench::run(
+                pgbench::rate(
                     &server.cluster,
                     database,
                     &script,
                     Commit::NotFlushed,
                     Duration::from_secs(1),
                 )?
-                .rate
             }
             Work::Batches(size) => record(&mut client, plan.choose(50_000, 20_000), size)?,
             Work::RollUp => fold(&mut client, backlog, 1)?,

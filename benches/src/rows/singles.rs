@@ -1,21 +1,18 @@
 //! One event to a transaction, from eight clients, over 10,000 customers and on one.
 
-use std::cell::Cell;
+use std::time::Duration;
 
 use harness::{Error, Result};
 
-use crate::pgbench;
+use crate::pgbench::{Clients, Window};
 use crate::plan::Plan;
 use crate::report::{Report, Target, Unit};
-use crate::rounds::{Contender, alternate};
+use crate::rounds::{Contender, Series, take_turns};
 use crate::server::{Commit, Server, Tables, number, settle};
 
 pub const ROW: &str = "singles";
 
-const PLAIN: &str = "plain INSERT";
-pub const RECORD: &str = "record_meter_event";
-const WORKER: &str = "the same, worker rolling up";
-const BY_HAND: &str = "PL/pgSQL by hand";
+pub const NAME: &str = "record_meter_event";
 
 #[derive(Clone, Copy)]
 pub enum Customers {
@@ -49,68 +46,137 @@ impl Customers {
 }
 
 pub fn measure(server: &Server, plan: &Plan, report: &mut Report) -> Result<()> {
+    // The worker folds once in a while, at most every five seconds or so, so its turns have to last.
+    let races = [
+        Race {
+            lines: &[&PLAIN, &RECORD, &BY_HAND],
+            note: "",
+            turns: 9,
+            lead_in: Duration::from_millis(25),
+            slice: Duration::from_millis(250),
+        },
+        Race {
+            lines: &[&PLAIN, &WORKER],
+            note: ", the worker beside",
+            turns: 1,
+            lead_in: Duration::from_secs(1),
+            slice: Duration::from_secs(plan.choose(5, 2)),
+        },
+    ];
     for customers in [Customers::Uniform, Customers::Hot] {
         for commit in Commit::BOTH {
-            case(server, plan, report, customers, commit)?;
+            let judged = [
+                (RECORD.name, PLAIN.name, Target::must(0.9).aim(1.0)),
+                (WORKER.name, PLAIN.name, Target::must(0.85).aim(0.95)),
+                (RECORD.name, BY_HAND.name, customers.by_hand()),
+            ];
+            for race in &races {
+                let series = race.run(server, plan, customers, commit)?;
+                let case = format!(
+                    "{}, synchronous_commit {}{}",
+                    customers.name(),
+                    commit.setting(),
+                    race.note
+                );
+                report.add(ROW, case, Unit::PerSecond, series, &judged);
+            }
         }
     }
     Ok(())
 }
 
-fn case(server: &Server, plan: &Plan, report: &mut Report, customers: Customers, commit: Commit) -> Result<()> {
-    let lines = [
-        Line::new("plain", PLAIN, Tables::Plain, INSERT),
-        Line::new("record", RECORD, Tables::Billing, CALL),
-        Line::new("worker", WORKER, Tables::Billing, CALL),
-        Line::new("by_hand", BY_HAND, Tables::ByHand, CALL_BY_HAND),
-    ];
-    let filled = plan.choose(1_000_000, 100_000);
-    server.checkpoint()?;
-    for line in &lines {
-        server.database(line.database, line.tables, 1, filled)?;
-    }
-    server
-        .client("postgres")?
-        .batch_execute("ALTER DATABASE worker SET billing.worker = on")?;
-
-    let contenders = lines.iter().map(|line| {
-        let script = customers.script(line.sql);
-        Contender::new(line.name, move || {
-            let slice = pgbench::run(&server.cluster, line.database, &script, commit, plan.slice())?;
-            line.acknowledged
-                .set(line.acknowledged.get() + slice.transactions as i64);
-            if line.tables == Tables::Billing {
-                settle(&mut server.client(line.database)?)?;
-            }
-            Ok(slice.rate)
-        })
-    });
-    let series = alternate(plan.rounds_of_slices(), contenders.collect())?;
-    let case = format!("{}, synchronous_commit {}", customers.name(), commit.setting());
-    report.add(
-        ROW,
-        case,
-        Unit::PerSecond,
-        series,
-        &[
-            (RECORD, PLAIN, Target::must(0.9).aim(1.0)),
-            (WORKER, PLAIN, Target::must(0.85).aim(0.95)),
-            (RECORD, BY_HAND, customers.by_hand()),
-        ],
-    );
-    for line in &lines {
-        line.check(server, filled)?;
-    }
-    server.drop(&lines.each_ref().map(|line| line.database))
-}
-
-/// A contender with the database that is its own.
+/// A contender, with a database that is its own.
 struct Line {
-    database: &'static str,
     name: &'static str,
+    database: &'static str,
     tables: Tables,
     sql: &'static str,
-    acknowledged: Cell<i64>,
+}
+
+const PLAIN: Line = Line {
+    name: "plain INSERT",
+    database: "plain",
+    tables: Tables::Plain,
+    sql: INSERT,
+};
+const RECORD: Line = Line {
+    name: NAME,
+    database: "record",
+    tables: Tables::Billing,
+    sql: CALL,
+};
+const WORKER: Line = Line {
+    name: "the same, worker rolling up",
+    database: "worker",
+    tables: Tables::Billing,
+    sql: CALL,
+};
+const BY_HAND: Line = Line {
+    name: "PL/pgSQL by hand",
+    database: "by_hand",
+    tables: Tables::ByHand,
+    sql: CALL_BY_HAND,
+};
+
+/// Contenders that take turns. The machine is fast and slow by the second, so short turns meet the same of it, and a round adds up many.
+struct Race {
+    lines: &'static [&'static Line],
+    note: &'static str,
+    /// of each contender, in a round
+    turns: usize,
+    /// at the beginning of a turn, not measured
+    lead_in: Duration,
+    slice: Duration,
+}
+
+impl Race {
+    fn run(&self, server: &Server, plan: &Plan, customers: Customers, commit: Commit) -> Result<Vec<Series>> {
+        let filled = plan.choose(1_000_000, 100_000);
+        server.checkpoint()?;
+        let mut clients = Vec::new();
+        for line in self.lines {
+            server.database(line.database, line.tables, 1, filled)?;
+            let worker = if line.name == WORKER.name { "on" } else { "off" };
+            server.client("postgres")?.batch_execute(&format!(
+                "ALTER DATABASE {} SET billing.worker = {worker}",
+                line.database
+            ))?;
+            let script = customers.script(line.sql);
+            clients.push(Clients::start(&server.cluster, line.database, &script, commit)?);
+        }
+        let contenders = self.lines.iter().zip(&clients).map(|(line, clients)| {
+            let mut turns = 0;
+            Contender::new(line.name, move || {
+                let window = clients.turn(self.lead_in, self.slice)?;
+                turns += 1;
+                if line.tables == Tables::Billing && turns % self.turns == 0 {
+                    settle(&mut server.client(line.database)?)?;
+                }
+                Ok(window)
+            })
+        });
+        let rounds = plan.choose(21, 3);
+        // One more, to warm up.
+        let windows = take_turns((1 + rounds) * self.turns, contenders.collect())?;
+        let mut all = Vec::new();
+        for ((line, clients), windows) in self.lines.iter().zip(clients).zip(windows) {
+            let acknowledged = clients.end()?;
+            line.check(server, filled, acknowledged as i64)?;
+            let counted = line.events_within(server, &windows.samples)?;
+            let rounds = windows.samples.chunks(self.turns).zip(counted.chunks(self.turns));
+            let rates = rounds.map(|(windows, events)| {
+                let seconds: f64 = windows.iter().map(|window| window.seconds()).sum();
+                events.iter().sum::<i64>() as f64 / seconds
+            });
+            all.push(Series {
+                contender: line.name,
+                samples: rates.skip(1).collect(),
+            });
+        }
+        let databases: Vec<_> = self.lines.iter().map(|line| line.database).collect();
+        server.drop(&databases)?;
+        Ok(all)
+    }
 }
 
 pub const INSERT: &str = r#"INSERT INTO plain.meter_events (customer, event_name, identifier, value, "timestamp", received_at)
@@ -120,18 +186,29 @@ pub const CALL: &str =
 const CALL_BY_HAND: &str = "SELECT plain.record_event('api_calls', 'cus_' || :n, 1, gen_random_uuid()::text, now());";
 
 impl Line {
-    fn new(database: &'static str, name: &'static str, tables: Tables, sql: &'static str) -> Self {
-        Self {
-            database,
-            name,
-            tables,
-            sql,
-            acknowledged: Cell::new(0),
+    /// How many events were received in each of these windows, which must be in order.
+    fn events_within(&self, server: &Server, windows: &[Window]) -> Result<Vec<i64>> {
+        let bounds: Vec<_> = windows.iter().flat_map(|window| [window.begin, window.end]).collect();
+        let mut events = vec![0; windows.len()];
+        let counts = format!(
+            "SELECT width_bucket(received_at, $1), count(*) FROM {}.meter_events WHERE received_at >= $2 GROUP BY 1",
+            self.tables.schema()
+        );
+        for row in server
+            .client(self.database)?
+            .query(&counts, &[&bounds, &bounds.first()])?
+        {
+            // 1 is from the first bound to the second, so what is odd is within a window.
+            let slot = row.get::<_, i32>(0) as usize;
+            if slot % 2 == 1 {
+                events[slot / 2] = row.get(1);
+            }
         }
+        Ok(events)
     }
 
     /// What was acknowledged is there, and counted.
-    fn check(&self, server: &Server, filled: u32) -> Result<()> {
+    fn check(&self, server: &Server, filled: u32, acknowledged: i64) -> Result<()> {
         let mut client = server.client(self.database)?;
         let schema = self.tables.schema();
         let events = number(&mut client, &format!("SELECT count(*) FROM {schema}.meter_events"))? - i64::from(filled);
@@ -146,10 +223,9 @@ impl Line {
             Tables::ByHand => number(&mut client, "SELECT sum(event_count)::bigint FROM plain.usage_hours")?,
         };
         let rolled_up = "SELECT count(last_change) FROM billing.worker_jobs WHERE job = 'roll_up'";
-        if self.name == WORKER && number(&mut client, rolled_up)? == 0 {
+        if self.name == WORKER.name && number(&mut client, rolled_up)? == 0 {
             return Err(Error::new("the worker has not rolled anything up"));
         }
-        let acknowledged = self.acknowledged.get();
         if (events, counted) == (acknowledged, acknowledged) {
             return Ok(());
         }

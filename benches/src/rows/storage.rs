@@ -94,7 +94,7 @@ fn bytes(server: &Server, plan: &Plan, tables: Tables, size: usize) -> Result<By
                 singles::CALL
             };
             let script = singles::Customers::Uniform.script(sql);
-            pgbench::run(
+            pgbench::rate(
                 &server.cluster,
                 DATABASE,
                 &script,
