@@ -187,7 +187,10 @@ impl<'a> Pending<'a> {
         }
         let split = |key: &String| event.dimensions.get_key_value(key).map(|(k, v)| (k.clone(), v.clone()));
         let hour = event.timestamp.hour();
-        let dimensions: Dimensions = event.meter.dimension_keys.iter().filter_map(split).collect();
+        let dimensions = match event.meter.dimension_keys.as_slice() {
+            [] => Dimensions::new(),
+            keys => keys.iter().filter_map(split).collect(),
+        };
         let run = &self.rows[self.run..];
         let known = match run.len() {
             ..=FEW => run

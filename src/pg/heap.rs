@@ -11,7 +11,7 @@ use pgrx::prelude::*;
 
 use super::catalog::{self, Kept};
 use super::error::{Result, error};
-use super::shape::{MOST_COLUMNS, MOST_INDEXES, Shape, Shapes};
+use super::shape::{Index, MOST_COLUMNS, MOST_INDEXES, Shape, Shapes};
 use super::spi::Arg;
 use super::table::column_name;
 use super::unguarded::{self, under_one_guard};
@@ -72,6 +72,7 @@ impl<const N: usize> Heap<N> {
                 self.store(tuple);
                 self.index(&indexes, &row, tuple, pg_sys::IndexUniqueCheck::UNIQUE_CHECK_YES);
                 self.close_indexes(&indexes);
+                self.tell_ranges(&row, tuple);
                 unguarded::heap_freetuple(tuple);
             });
         }
@@ -99,12 +100,14 @@ impl<const N: usize> Heap<N> {
                 self.store(tuple);
                 let is_new = self.index(&indexes, &row, tuple, pg_sys::IndexUniqueCheck::UNIQUE_CHECK_PARTIAL);
                 let place = (*tuple).t_self;
-                unguarded::heap_freetuple(tuple);
                 let stays = is_new && keep();
                 self.close_indexes(&indexes);
                 if stays {
                     unguarded::LockRelease(&undecided.tag(), Undecided::WRITER, false);
+                    // Only now, as it may wait for the index.
+                    self.tell_ranges(&row, tuple);
                 }
+                unguarded::heap_freetuple(tuple);
                 (stays, (!stays).then_some((place, xid)))
             });
             if let Some((place, xid)) = taken_back {
@@ -187,11 +190,13 @@ impl<const N: usize> Heap<N> {
         }
     }
 
+    /// Those of rows, not those of ranges.
+    ///
     /// # Safety
     /// Under a guard. On ERROR the transaction's resource owner closes them.
     unsafe fn open_indexes(&self) -> [pg_sys::Relation; MOST_INDEXES] {
         let mut opened = [std::ptr::null_mut(); MOST_INDEXES];
-        for (relation, index) in opened.iter_mut().zip(&self.shape.indexes) {
+        for (relation, index) in opened.iter_mut().zip(self.shape.of_rows()) {
             // SAFETY: by the caller. The table is locked, so its indexes are there.
             *relation = unsafe { unguarded::index_open(index.oid, LOCK) };
         }
@@ -201,14 +206,14 @@ impl<const N: usize> Heap<N> {
     /// # Safety
     /// Opened by `open_indexes`. Under a guard.
     unsafe fn close_indexes(&self, opened: &[pg_sys::Relation; MOST_INDEXES]) {
-        for (relation, _) in opened.iter().zip(&self.shape.indexes) {
+        for (relation, _) in opened.iter().zip(self.shape.of_rows()) {
             // SAFETY: by the caller. The lock stays until the transaction ends, as after any statement.
             unsafe { unguarded::index_close(*relation, pg_sys::NoLock as pg_sys::LOCKMODE) }
         }
     }
 
-    /// Enters a stored row into the indexes. `false`, if the arbiter is to be asked and not obeyed (`UNIQUE_CHECK_PARTIAL`): it has the key
-    /// already, and the indexes after it were left out.
+    /// Enters a stored row into the indexes of rows. `false`, if the arbiter is to be asked and not obeyed (`UNIQUE_CHECK_PARTIAL`): it has
+    /// the key already, and the indexes after it were left out.
     ///
     /// # Safety
     /// The row must be the one that was stored as that tuple, and the indexes open. Under a guard.
@@ -219,50 +224,80 @@ impl<const N: usize> Heap<N> {
         tuple: pg_sys::HeapTuple,
         check_arbiter: pg_sys::IndexUniqueCheck::Type,
     ) -> bool {
-        // SAFETY: by the caller. The indexes are plain ones, and there is room for as many columns as one can have.
+        for (relation, index) in opened.iter().zip(self.shape.of_rows()) {
+            let check = match index.is_arbiter {
+                true => check_arbiter,
+                false => pg_sys::IndexUniqueCheck::UNIQUE_CHECK_NO,
+            };
+            // SAFETY: by the caller.
+            let entered = unsafe { self.enter(*relation, index, row, tuple, check) };
+            if check == pg_sys::IndexUniqueCheck::UNIQUE_CHECK_PARTIAL && !entered {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Enters a stored row into the indexes of ranges, if they must know.
+    ///
+    /// # Safety
+    /// The row must be the one that was stored as that tuple. Under a guard.
+    unsafe fn tell_ranges(&self, row: &Values, tuple: pg_sys::HeapTuple) {
+        for index in &self.shape.indexes {
+            let Some(ranges) = &index.ranges else { continue };
+            // SAFETY: by the caller. The table is locked, so its indexes are there.
+            unsafe {
+                if ranges.may_have_to_know((*tuple).t_self) {
+                    let relation = unguarded::index_open(index.oid, LOCK);
+                    if ranges.must_know(relation, (*tuple).t_self) {
+                        self.enter(relation, index, row, tuple, pg_sys::IndexUniqueCheck::UNIQUE_CHECK_NO);
+                    }
+                    unguarded::index_close(relation, pg_sys::NoLock as pg_sys::LOCKMODE);
+                }
+            }
+        }
+    }
+
+    /// What the index says to it.
+    ///
+    /// # Safety
+    /// As in `index`, of one index. Under a guard.
+    unsafe fn enter(
+        &self,
+        relation: pg_sys::Relation,
+        index: &Index,
+        row: &Values,
+        tuple: pg_sys::HeapTuple,
+        check: pg_sys::IndexUniqueCheck::Type,
+    ) -> bool {
+        // SAFETY: by the caller. The index is a plain one, and there is room for as many columns as one can have.
         unsafe {
             let scratch = scratch();
             let outer = pg_sys::MemoryContextSwitchTo(scratch);
-            let mut is_new = true;
-            for (relation, index) in opened.iter().zip(&self.shape.indexes) {
-                if let Some(ranges) = index.ranges
-                    && !ranges.must_know(*relation, (*tuple).t_self)
-                {
-                    continue;
-                }
-                let mut entry = [pg_sys::Datum::null(); MOST_COLUMNS];
-                let mut nulls = [true; MOST_COLUMNS];
-                for (nth, column) in index.columns.iter().enumerate() {
-                    (entry[nth], nulls[nth]) = (row.values[*column], row.nulls[*column]);
-                }
-                let info = index.info.as_ptr();
-                let check = match index.is_arbiter {
-                    true => check_arbiter,
-                    false => pg_sys::IndexUniqueCheck::UNIQUE_CHECK_NO,
-                };
-                // What the access method keeps there is of this row only.
-                (*info).ii_AmCache = std::ptr::null_mut();
-                (*info).ii_Context = scratch;
-                let entered = unguarded::index_insert(
-                    *relation,
-                    entry.as_mut_ptr(),
-                    nulls.as_mut_ptr(),
-                    &raw mut (*tuple).t_self,
-                    self.relation,
-                    check,
-                    false,
-                    info,
-                );
-                #[cfg(any(feature = "pg17", feature = "pg18"))]
-                unguarded::index_insert_cleanup(*relation, info);
-                if check == pg_sys::IndexUniqueCheck::UNIQUE_CHECK_PARTIAL && !entered {
-                    is_new = false;
-                    break;
-                }
+            let mut entry = [pg_sys::Datum::null(); MOST_COLUMNS];
+            let mut nulls = [true; MOST_COLUMNS];
+            for (nth, column) in index.columns.iter().enumerate() {
+                (entry[nth], nulls[nth]) = (row.values[*column], row.nulls[*column]);
             }
+            let info = index.info.as_ptr();
+            // What the access method keeps there is of this row only.
+            (*info).ii_AmCache = std::ptr::null_mut();
+            (*info).ii_Context = scratch;
+            let entered = unguarded::index_insert(
+                relation,
+                entry.as_mut_ptr(),
+                nulls.as_mut_ptr(),
+                &raw mut (*tuple).t_self,
+                self.relation,
+                check,
+                false,
+                info,
+            );
+            #[cfg(any(feature = "pg17", feature = "pg18"))]
+            unguarded::index_insert_cleanup(relation, info);
             pg_sys::MemoryContextSwitchTo(outer);
             unguarded::MemoryContextReset(scratch);
-            is_new
+            entered
         }
     }
 

@@ -103,6 +103,11 @@ impl<const N: usize> Shapes<N> {
 }
 
 impl<const N: usize> Shape<N> {
+    /// The indexes that have an entry for each row.
+    pub fn of_rows(&self) -> impl Iterator<Item = &Index> {
+        self.indexes.iter().filter(|index| index.ranges.is_none())
+    }
+
     /// `None`: a column or the arbiter is missing, or rows need more than to be entered, as triggers, checks and computed columns do.
     ///
     /// # Safety

@@ -13,6 +13,24 @@ pub unsafe fn under_one_guard<T>(calls: impl FnOnce() -> T) -> T {
     unsafe { pg_sys::ffi::pg_guard_ffi_boundary(calls) }
 }
 
+/// Where the pages of a relation are.
+#[cfg(feature = "pg15")]
+pub type RelFile = pg_sys::RelFileNode;
+#[cfg(not(feature = "pg15"))]
+pub type RelFile = pg_sys::RelFileLocator;
+
+/// # Safety
+/// The relation must be open.
+pub unsafe fn file_of(relation: pg_sys::Relation) -> RelFile {
+    // SAFETY: by the caller.
+    unsafe {
+        #[cfg(feature = "pg15")]
+        return (*relation).rd_node;
+        #[cfg(not(feature = "pg15"))]
+        return (*relation).rd_locator;
+    }
+}
+
 unsafe extern "C-unwind" {
     // These raise nothing, and need no guard.
     pub fn GetCurrentTimestamp() -> pg_sys::TimestampTz;
@@ -46,6 +64,12 @@ unsafe extern "C-unwind" {
     ) -> bool;
     #[cfg(any(feature = "pg17", feature = "pg18"))]
     pub fn index_insert_cleanup(index: pg_sys::Relation, info: *mut pg_sys::IndexInfo);
+    pub fn ReadRecentBuffer(
+        file: RelFile,
+        fork: pg_sys::ForkNumber::Type,
+        block: pg_sys::BlockNumber,
+        recent: pg_sys::Buffer,
+    ) -> bool;
     pub fn ReadBuffer(relation: pg_sys::Relation, block: pg_sys::BlockNumber) -> pg_sys::Buffer;
     pub fn LockBuffer(buffer: pg_sys::Buffer, mode: i32);
     pub fn UnlockReleaseBuffer(buffer: pg_sys::Buffer);
