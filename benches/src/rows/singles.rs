@@ -46,21 +46,29 @@ impl Customers {
 }
 
 pub fn measure(server: &Server, plan: &Plan, report: &mut Report) -> Result<()> {
-    // The worker folds once in a while, at most every five seconds or so, so its turns have to last.
+    let short = Pace {
+        lead_in: Duration::from_millis(25),
+        slice: Duration::from_millis(250),
+    };
+    let plain_beside_worker = Pace {
+        lead_in: Duration::from_millis(500),
+        slice: Duration::from_secs(plan.choose(3, 1)),
+    };
+    // The worker folds by the clock, at most every five seconds or so, so its turns have to last.
+    let worker = Pace {
+        lead_in: Duration::from_secs(2),
+        slice: Duration::from_secs(plan.choose(6, 3)),
+    };
     let races = [
         Race {
-            lines: &[&PLAIN, &RECORD, &BY_HAND],
+            lines: &[(&PLAIN, short), (&RECORD, short), (&BY_HAND, short)],
             note: "",
             turns: 9,
-            lead_in: Duration::from_millis(25),
-            slice: Duration::from_millis(250),
         },
         Race {
-            lines: &[&PLAIN, &WORKER],
+            lines: &[(&PLAIN, plain_beside_worker), (&WORKER, worker)],
             note: ", the worker beside",
             turns: 1,
-            lead_in: Duration::from_secs(1),
-            slice: Duration::from_secs(plan.choose(5, 2)),
         },
     ];
     for customers in [Customers::Uniform, Customers::Hot] {
@@ -118,23 +126,28 @@ const BY_HAND: Line = Line {
     sql: CALL_BY_HAND,
 };
 
-/// Contenders that take turns. The machine is fast and slow by the second, so short turns meet the same of it, and a round adds up many.
-struct Race {
-    lines: &'static [&'static Line],
-    note: &'static str,
-    /// of each contender, in a round
-    turns: usize,
-    /// at the beginning of a turn, not measured
+/// How long a turn lasts.
+#[derive(Clone, Copy)]
+struct Pace {
+    /// at the beginning, not measured
     lead_in: Duration,
     slice: Duration,
 }
 
-impl Race {
+/// Contenders that take turns. The machine is fast and slow by the second, so short turns meet the same of it, and a round adds up many.
+struct Race<'a> {
+    lines: &'a [(&'static Line, Pace)],
+    note: &'static str,
+    /// of each contender, in a round
+    turns: usize,
+}
+
+impl Race<'_> {
     fn run(&self, server: &Server, plan: &Plan, customers: Customers, commit: Commit) -> Result<Vec<Series>> {
         let filled = plan.choose(1_000_000, 100_000);
         server.checkpoint()?;
         let mut clients = Vec::new();
-        for line in self.lines {
+        for (line, _) in self.lines {
             server.database(line.database, line.tables, 1, filled)?;
             let worker = if line.name == WORKER.name { "on" } else { "off" };
             server.client("postgres")?.batch_execute(&format!(
@@ -144,10 +157,10 @@ impl Race {
             let script = customers.script(line.sql);
             clients.push(Clients::start(&server.cluster, line.database, &script, commit)?);
         }
-        let contenders = self.lines.iter().zip(&clients).map(|(line, clients)| {
+        let contenders = self.lines.iter().zip(&clients).map(|((line, pace), clients)| {
             let mut turns = 0;
             Contender::new(line.name, move || {
-                let window = clients.turn(self.lead_in, self.slice)?;
+                let window = clients.turn(pace.lead_in, pace.slice)?;
                 turns += 1;
                 if line.tables == Tables::Billing && turns % self.turns == 0 {
                     settle(&mut server.client(line.database)?)?;
@@ -155,11 +168,11 @@ impl Race {
                 Ok(window)
             })
         });
-        let rounds = plan.choose(21, 3);
+        let rounds = plan.choose(15, 3);
         // One more, to warm up.
         let windows = take_turns((1 + rounds) * self.turns, contenders.collect())?;
         let mut all = Vec::new();
-        for ((line, clients), windows) in self.lines.iter().zip(clients).zip(windows) {
+        for (((line, _), clients), windows) in self.lines.iter().zip(clients).zip(windows) {
             let acknowledged = clients.end()?;
             line.check(server, filled, acknowledged as i64)?;
             let counted = line.events_within(server, &windows.samples)?;
@@ -173,7 +186,7 @@ impl Race {
                 samples: rates.skip(1).collect(),
             });
         }
-        let databases: Vec<_> = self.lines.iter().map(|line| line.database).collect();
+        let databases: Vec<_> = self.lines.iter().map(|(line, _)| line.database).collect();
         server.drop(&databases)?;
         Ok(all)
     }
@@ -210,6 +223,9 @@ impl Line {
     /// What was acknowledged is there, and counted.
     fn check(&self, server: &Server, filled: u32, acknowledged: i64) -> Result<()> {
         let mut client = server.client(self.database)?;
+        if self.tables == Tables::Billing {
+            settle(&mut client)?;
+        }
         let schema = self.tables.schema();
         let events = number(&mut client, &format!("SELECT count(*) FROM {schema}.meter_events"))? - i64::from(filled);
         let counted = match self.tables {
