@@ -1,10 +1,10 @@
 //! The rows of a single event are entered without an executor: into whatever indexes the partition has, and whatever becomes of them.
 
-use harness::Database;
+use harness::{Database, Options, cluster_under_test};
 use postgres::Client;
 use postgres::error::SqlState;
 
-use crate::outright::quiet_database;
+use crate::outright::{quiet_database, within_the_day};
 use crate::recording::{await_blocked, backend, number, record, recorded_twice, text, usage};
 
 /// The partition that receives events now.
@@ -48,7 +48,20 @@ fn record_pages(client: &mut Client, first: i64) {
 /// not span.
 #[test]
 fn a_brin_index_hears_of_what_its_ranges_do_not_span() {
-    let database = quiet_database();
+    assert_brin_indexes_hear(&quiet_database());
+}
+
+/// With so few, the page that tells of a range has often made room for another since it was last looked at.
+#[test]
+fn a_brin_index_hears_of_it_with_sixteen_buffers_too() {
+    let options = Options::default()
+        .set("billing.worker", "off")
+        .set("shared_buffers", "128kB");
+    let cluster = cluster_under_test(&options).unwrap();
+    assert_brin_indexes_hear(&within_the_day(Database::with_extension(&cluster).unwrap()));
+}
+
+fn assert_brin_indexes_hear(database: &Database) {
     let mut client = database.connect().unwrap();
     let partition = partition(&mut client);
     let own = format!("{partition}_timestamp_brin");

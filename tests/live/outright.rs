@@ -28,7 +28,8 @@ fn quiet_cluster() -> Cluster {
     cluster_under_test(&options).unwrap()
 }
 
-fn within_the_day<'c>(database: Database<'c>) -> Database<'c> {
+/// Far from midnight, with a partition.
+pub fn within_the_day<'c>(database: Database<'c>) -> Database<'c> {
     let mut client = database.connect().unwrap();
     catalog(&mut client);
     let far = "SELECT (clock_timestamp() AT TIME ZONE 'UTC')::time BETWEEN '00:00:15' AND '23:59:30'";
