@@ -9,11 +9,13 @@ mod machine;
 mod memory;
 mod pgbench;
 mod plan;
+mod race;
 mod report;
 mod rounds;
 mod rows;
 mod server;
 mod table;
+mod worker;
 
 use std::process::ExitCode;
 use std::time::Instant;

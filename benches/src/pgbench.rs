@@ -78,12 +78,14 @@ impl Clients {
         Ok(clients)
     }
 
-    /// Works for as long as both say, and returns when the slice was. A statement that is under way at the end is completed.
-    pub fn turn(&self, lead_in: Duration, slice: Duration) -> Result<Window> {
+    /// Works for as long as both say, and until `end` returns. Returns when that was, without the lead-in. A statement that is under way at
+    /// the end is completed.
+    pub fn turn(&self, lead_in: Duration, slice: Duration, end: impl FnOnce() -> Result<()>) -> Result<Window> {
         self.send(Signal::CONT)?;
         sleep(lead_in);
         let begin = Utc::now();
         sleep(slice);
+        end()?;
         let end = Utc::now();
         self.send(Signal::STOP)?;
         Ok(Window { begin, end })

@@ -99,6 +99,14 @@ impl Server {
         Ok(self.cluster.connect("postgres")?.batch_execute("CHECKPOINT")?)
     }
 
+    pub fn set(&self, name: &str, value: &str) -> Result<()> {
+        self.cluster.set(name, value)?;
+        Ok(self
+            .cluster
+            .connect("postgres")?
+            .batch_execute("SELECT pg_reload_conf()")?)
+    }
+
     pub fn client(&self, database: &str) -> Result<Client> {
         self.cluster.connect(database)
     }

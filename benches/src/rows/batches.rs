@@ -47,12 +47,12 @@ pub fn measure(server: &Server, plan: &Plan, report: &mut Report) -> Result<()> 
     for line in &LINES {
         server.database(line.database, line.form.tables(), 1, filled)?;
     }
-    // Calls of a size, and events of a turn: a turn is long enough to be timed, and short enough to be repeated.
+    // Calls of a size, and events of a turn: a turn is long enough to be timed, and so short that those of a round meet the same machine.
     let sizes = [
-        (100, plan.choose(20_000, 5_000)),
-        (1_000, plan.choose(100_000, 20_000)),
-        (10_000, plan.choose(100_000, 50_000)),
-        (100_000, plan.choose(200_000, 100_000)),
+        (100, plan.choose(10_000, 5_000)),
+        (1_000, plan.choose(20_000, 10_000)),
+        (10_000, plan.choose(50_000, 20_000)),
+        (100_000, 100_000),
     ];
     let mut sent = 0;
     for (size, events) in sizes {
@@ -64,7 +64,7 @@ pub fn measure(server: &Server, plan: &Plan, report: &mut Report) -> Result<()> 
         };
         for commit in commits {
             case(server, plan, report, *commit, size, events)?;
-            sent += events * (plan.rounds() + 1);
+            sent += events * (rounds(plan) + 1);
         }
     }
     for line in &LINES {
@@ -74,18 +74,22 @@ pub fn measure(server: &Server, plan: &Plan, report: &mut Report) -> Result<()> 
 }
 
 fn case(server: &Server, plan: &Plan, report: &mut Report, commit: Commit, size: usize, events: usize) -> Result<()> {
-    let contenders = LINES.iter().map(|line| {
+    let mut clients = Vec::new();
+    for line in &LINES {
+        let mut client = server.client(line.database)?;
+        client.batch_execute(&format!("SET synchronous_commit = {}", commit.setting()))?;
+        clients.push(client);
+    }
+    let contenders = LINES.iter().zip(&mut clients).map(|(line, client)| {
         Contender::new(line.name, move || {
-            let mut client = server.client(line.database)?;
-            client.batch_execute(&format!("SET synchronous_commit = {}", commit.setting()))?;
-            let rate = line.form.rate(&mut client, size, events)?;
+            let rate = line.form.rate(client, size, events)?;
             if line.form != Form::Copy {
-                settle(&mut client)?;
+                settle(&mut server.client(line.database)?)?;
             }
             Ok(rate)
         })
     });
-    let series = alternate(plan.rounds(), contenders.collect())?;
+    let series = alternate(rounds(plan), contenders.collect())?;
     let judged: [Judged; 4] = [
         (ARRAYS, COPY, against_copy(size)),
         (JSON, ARRAYS, Target::must(0.7).aim(0.9)),
@@ -95,6 +99,11 @@ fn case(server: &Server, plan: &Plan, report: &mut Report, commit: Commit, size:
     let case = format!("{size} events to a call, synchronous_commit {}", commit.setting());
     report.add(ROW, case, Unit::PerSecond, series, &judged);
     Ok(())
+}
+
+/// More than of other rows, as a turn is a moment.
+fn rounds(plan: &Plan) -> usize {
+    plan.choose(11, 3)
 }
 
 fn against_copy(size: usize) -> Target {

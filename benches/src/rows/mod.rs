@@ -7,6 +7,7 @@ mod month;
 mod roll_up;
 mod singles;
 mod storage;
+mod worker;
 
 use harness::Result;
 
@@ -18,6 +19,7 @@ pub type Measure = fn(&Server, &Plan, &mut Report) -> Result<()>;
 
 pub const ALL: &[(&str, Measure)] = &[
     (singles::ROW, singles::measure),
+    (worker::ROW, worker::measure),
     (batches::ROW, batches::measure),
     (roll_up::ROW, roll_up::measure),
     (storage::ROW, storage::measure),
