@@ -24,6 +24,8 @@ const WIDEST: u32 = (pg_sys::BLCKSZ - 40) / 4 / 8 * 8;
 pub struct Heap<const N: usize> {
     relation: pg_sys::Relation,
     shape: Rc<Shape<N>>,
+    /// What [`catalog::changes`] stood at before the shape was looked at.
+    since: u64,
 }
 
 /// A row with a value for each column of its table.
@@ -52,11 +54,13 @@ impl<const N: usize> Heap<N> {
             if relation.is_null() {
                 return None;
             }
+            // Before it is looked at, so that no change in between is missed.
+            let since = catalog::changes();
             let shape = Shapes::of(shapes, relation, columns, key);
             if shape.is_none() {
                 pg_sys::table_close(relation, pg_sys::NoLock as pg_sys::LOCKMODE);
             }
-            shape.map(|shape| Heap { relation, shape })
+            shape.map(|shape| Heap { relation, shape, since })
         }
     }
 
@@ -247,7 +251,11 @@ impl<const N: usize> Heap<N> {
             let Some(ranges) = &index.ranges else { continue };
             // SAFETY: by the caller. The table is locked, so its indexes are there.
             unsafe {
-                if ranges.may_have_to_know((*tuple).t_self) {
+                // One that is not open may be moved to another file, which its table's lock does not keep out (SET TABLESPACE): whoever
+                // sums up there comes after the news of that.
+                unguarded::AcceptInvalidationMessages();
+                let is_as_known = catalog::changes() == self.since;
+                if !is_as_known || ranges.may_have_to_know((*tuple).t_self) {
                     let relation = unguarded::index_open(index.oid, LOCK);
                     if ranges.must_know(relation, (*tuple).t_self) {
                         self.enter(relation, index, row, tuple, pg_sys::IndexUniqueCheck::UNIQUE_CHECK_NO);

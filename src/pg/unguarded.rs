@@ -64,6 +64,7 @@ unsafe extern "C-unwind" {
     ) -> bool;
     #[cfg(any(feature = "pg17", feature = "pg18"))]
     pub fn index_insert_cleanup(index: pg_sys::Relation, info: *mut pg_sys::IndexInfo);
+    pub fn AcceptInvalidationMessages();
     pub fn ReadRecentBuffer(
         file: RelFile,
         fork: pg_sys::ForkNumber::Type,

@@ -78,11 +78,15 @@ fn assert_brin_indexes_hear(database: &Database) {
         format!("SELECT brin_desummarize_range('billing.{own}', 0), brin_desummarize_range('billing.tight', 0)"),
         format!("SELECT brin_summarize_new_values('billing.{own}')"),
         format!("VACUUM billing.{partition}"),
+        format!("ALTER INDEX billing.{own} SET TABLESPACE elsewhere"),
+        format!("SELECT brin_summarize_new_values('billing.{own}')"),
         format!("REINDEX TABLE billing.{partition}"),
         "ALTER INDEX billing.tight SET (pages_per_range = 3); REINDEX INDEX billing.tight".to_owned(),
         String::new(),
     ];
     let mut other = database.connect().unwrap();
+    other.batch_execute("SET allow_in_place_tablespaces = on").unwrap();
+    other.batch_execute("CREATE TABLESPACE elsewhere LOCATION ''").unwrap();
     let mut expected = 0;
     for (step, change) in (0..).zip(&steps) {
         // By another session, so that the one that records has to hear of it.
