@@ -108,7 +108,7 @@ impl<const N: usize> Heap<N> {
                 self.close_indexes(&indexes);
                 if stays {
                     unguarded::LockRelease(&undecided.tag(), Undecided::WRITER, false);
-                    // Only now, as it may wait for the index.
+                    // Only now: nobody is to wait for it.
                     self.tell_ranges(&row, tuple);
                 }
                 unguarded::heap_freetuple(tuple);
@@ -194,11 +194,16 @@ impl<const N: usize> Heap<N> {
         }
     }
 
-    /// Those of rows, not those of ranges.
+    /// Those of rows. Those of ranges are only locked, before there is a row: else one could be moved to another file, which the lock of
+    /// the table does not keep out (SET TABLESPACE), and be summed up there before the row is in its page.
     ///
     /// # Safety
     /// Under a guard. On ERROR the transaction's resource owner closes them.
     unsafe fn open_indexes(&self) -> [pg_sys::Relation; MOST_INDEXES] {
+        for index in self.shape.indexes.iter().filter(|index| index.ranges.is_some()) {
+            // SAFETY: by the caller. The table is locked, so its indexes are there.
+            unsafe { unguarded::LockRelationOid(index.oid, LOCK) };
+        }
         let mut opened = [std::ptr::null_mut(); MOST_INDEXES];
         for (relation, index) in opened.iter_mut().zip(self.shape.of_rows()) {
             // SAFETY: by the caller. The table is locked, so its indexes are there.
@@ -249,11 +254,8 @@ impl<const N: usize> Heap<N> {
     unsafe fn tell_ranges(&self, row: &Values, tuple: pg_sys::HeapTuple) {
         for index in &self.shape.indexes {
             let Some(ranges) = &index.ranges else { continue };
-            // SAFETY: by the caller. The table is locked, so its indexes are there.
+            // SAFETY: by the caller. The index is locked, and with the lock came the news of what it was before.
             unsafe {
-                // One that is not open may be moved to another file, which its table's lock does not keep out (SET TABLESPACE): whoever
-                // sums up there comes after the news of that.
-                unguarded::AcceptInvalidationMessages();
                 let is_as_known = catalog::changes() == self.since;
                 if !is_as_known || ranges.may_have_to_know((*tuple).t_self) {
                     let relation = unguarded::index_open(index.oid, LOCK);

@@ -57,24 +57,34 @@ pub unsafe fn find(relation: pg_sys::Relation, columns: &[&CStr], kind: Kind) ->
         let indexes = pgrx::PgList::<pg_sys::Oid>::from_pg(pg_sys::RelationGetIndexList(relation));
         indexes.iter_oid().find(|oid| {
             let index = pg_sys::index_open(*oid, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
-            let form = (*index).rd_index;
-            let keys = (*form).indkey.values.as_slice((*form).indnkeyatts as usize);
-            let fits = (*(*index).rd_rel).relam == pg_sys::BTREE_AM_OID
-                && (*form).indisvalid
-                && ((*form).indisunique || kind == Kind::Any)
-                && pg_sys::RelationGetIndexPredicate(index).is_null()
-                && keys.len() == columns.len()
-                // Texts in the order of their bytes, as they are compared; times have no collation.
-                && (0..keys.len()).all(|nth| {
-                    let collation = *(*index).rd_indcollation.add(nth);
-                    collation == pg_sys::InvalidOid || collation == PgBuiltInOids::C_COLLATION_OID.value()
-                })
-                && keys
-                    .iter()
-                    .zip(columns)
-                    .all(|(attribute, name)| *attribute > 0 && column_name(relation, *attribute as usize - 1) == *name);
+            let fits = (*(*index).rd_index).indisvalid && is_on(index, relation, columns, kind);
             pg_sys::index_close(index, pg_sys::NoLock as pg_sys::LOCKMODE);
             fits
         })
+    }
+}
+
+/// Whether it is such an index, valid or not.
+///
+/// # Safety
+/// Both must be open.
+pub unsafe fn is_on(index: pg_sys::Relation, relation: pg_sys::Relation, columns: &[&CStr], kind: Kind) -> bool {
+    // SAFETY: by the caller.
+    unsafe {
+        let form = (*index).rd_index;
+        let keys = (*form).indkey.values.as_slice((*form).indnkeyatts as usize);
+        (*(*index).rd_rel).relam == pg_sys::BTREE_AM_OID
+            && ((*form).indisunique || kind == Kind::Any)
+            && pg_sys::RelationGetIndexPredicate(index).is_null()
+            && keys.len() == columns.len()
+            // Texts in the order of their bytes, as they are compared; times have no collation.
+            && (0..keys.len()).all(|nth| {
+                let collation = *(*index).rd_indcollation.add(nth);
+                collation == pg_sys::InvalidOid || collation == PgBuiltInOids::C_COLLATION_OID.value()
+            })
+            && keys
+                .iter()
+                .zip(columns)
+                .all(|(attribute, name)| *attribute > 0 && column_name(relation, *attribute as usize - 1) == *name)
     }
 }

@@ -9,7 +9,7 @@ use super::error::Result;
 use super::heap::Undecided;
 use super::index;
 use super::spi::Arg;
-use super::table::{Table, positions, unusable};
+use super::table::{Arbiter, Table, positions, unusable};
 
 /// The columns of an event, in the order of [`Tuple`].
 pub const COLUMNS: [&CStr; COLUMN_COUNT] = [
@@ -84,29 +84,26 @@ impl Leaf {
 
     /// Looks for rows of the identities, uncommitted ones included: hands out each key's rival in turn.
     pub fn search(&self) -> Search<'_> {
-        let mut snapshot = Box::new(pg_sys::SnapshotData {
-            snapshot_type: pg_sys::SnapshotType::SNAPSHOT_DIRTY,
-            ..Default::default()
-        });
-        // SAFETY: index and relation are open; the snapshot stays where it is until the scan ends.
-        let scan = unsafe {
+        // SAFETY: index and relation are open; the snapshot is there until the scan ends, or with it goes its memory context.
+        unsafe {
+            let snapshot = pg_sys::palloc0(size_of::<pg_sys::SnapshotData>()).cast::<pg_sys::SnapshotData>();
+            (*snapshot).snapshot_type = pg_sys::SnapshotType::SNAPSHOT_DIRTY;
             #[cfg(feature = "pg18")]
             let scan = pg_sys::index_beginscan(
                 self.relation,
                 self.identity,
-                snapshot.as_mut(),
+                snapshot,
                 std::ptr::null_mut(),
                 KEY_COLUMNS as i32,
                 0,
             );
             #[cfg(not(feature = "pg18"))]
-            let scan = pg_sys::index_beginscan(self.relation, self.identity, snapshot.as_mut(), KEY_COLUMNS as i32, 0);
-            scan
-        };
-        Search {
-            leaf: self,
-            snapshot,
-            scan,
+            let scan = pg_sys::index_beginscan(self.relation, self.identity, snapshot, KEY_COLUMNS as i32, 0);
+            Search {
+                leaf: self,
+                snapshot,
+                scan,
+            }
         }
     }
 
@@ -187,7 +184,7 @@ pub fn wait_for(xid: pg_sys::TransactionId, token: u32) {
 /// A scan of the identity index that goes from key to key.
 pub struct Search<'a> {
     leaf: &'a Leaf,
-    snapshot: Box<pg_sys::SnapshotData>,
+    snapshot: pg_sys::Snapshot,
     scan: pg_sys::IndexScanDesc,
 }
 
@@ -222,12 +219,12 @@ impl Search<'_> {
                 while !pg_sys::index_getnext_tid(self.scan, pg_sys::ScanDirection::ForwardScanDirection).is_null() {
                     if !pg_sys::index_fetch_heap(self.scan, self.leaf.slot) {
                         met_dead = true;
-                    } else if self.snapshot.xmin == pg_sys::InvalidTransactionId {
+                    } else if (*self.snapshot).xmin == pg_sys::InvalidTransactionId {
                         return Rival::Recorded;
                     } else if rival == Rival::None {
                         rival = Rival::Pending {
-                            xid: self.snapshot.xmin,
-                            token: self.snapshot.speculativeToken,
+                            xid: (*self.snapshot).xmin,
+                            token: (*self.snapshot).speculativeToken,
                             row: item_pointer_to_u64((*self.leaf.slot).tts_tid),
                         };
                     }
@@ -244,15 +241,17 @@ impl Search<'_> {
         // SAFETY: begun in `search`.
         unsafe {
             pg_sys::index_endscan(self.scan);
+            pg_sys::pfree(self.snapshot.cast());
             pg_sys::ExecClearTuple(self.leaf.slot);
         }
     }
 }
 
-/// The unique index that decides identity in a partition. Without one the partition is of no use: SQLSTATE 55000.
-pub fn arbiter<const N: usize>(table: &Table<N>) -> Result<pg_sys::Oid> {
+/// What decides identity in a partition. Without a valid index the partition is of no use: SQLSTATE 55000.
+pub fn arbiter<const N: usize>(table: &Table<N>) -> Result<Arbiter> {
     // SAFETY: a Table's relation is open.
-    unsafe { require_identity_index(table.relation) }
+    unsafe { require_identity_index(table.relation) }?;
+    Ok(table.arbiter(&COLUMNS[..KEY_COLUMNS]))
 }
 
 /// # Safety

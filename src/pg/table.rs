@@ -7,6 +7,7 @@ use pgrx::PgRelation;
 use pgrx::prelude::*;
 
 use super::error::{Result, error};
+use super::index;
 use super::spi::Arg;
 use super::unguarded::{self, under_one_guard};
 
@@ -25,6 +26,10 @@ pub struct Table<const N: usize> {
     /// else a resource owner keeps; for one row the copy would cost more.
     row_type: pg_sys::TupleDesc,
 }
+
+/// The unique indexes of one key. They say whether a row is new, where others would raise an ERROR.
+#[derive(Clone, Copy)]
+pub struct Arbiter(*mut pg_sys::List);
 
 impl<const N: usize> Table<N> {
     /// `None`: it was dropped meanwhile. Anything but an ordinary local table without triggers is SQLSTATE 55000.
@@ -87,6 +92,22 @@ impl<const N: usize> Table<N> {
         }
     }
 
+    /// All unique indexes of these columns, also one that is not valid: while the index is rebuilt, and after that was broken off, there
+    /// are two that take entries.
+    pub fn arbiter(&self, columns: &[&CStr]) -> Arbiter {
+        let mut arbiter = Arbiter(std::ptr::null_mut());
+        // SAFETY: the indexes are open. The list goes with the memory context.
+        unsafe {
+            for nth in 0..(*self.result).ri_NumIndices as usize {
+                let index = *(*self.result).ri_IndexRelationDescs.add(nth);
+                if index::is_on(index, self.relation, columns, index::Kind::Unique) {
+                    arbiter.0 = pg_sys::lappend_oid(arbiter.0, (*index).rd_id);
+                }
+            }
+        }
+        arbiter
+    }
+
     /// Inserts one row.
     pub fn insert(&mut self, row: &[Arg; N]) {
         // SAFETY: the slot belongs to this relation's row type and holds the row.
@@ -101,9 +122,9 @@ impl<const N: usize> Table<N> {
         }
     }
 
-    /// Inserts a row that can still be taken back; other sessions that meet it wait for [`Table::decide`]. `Err(token)`: the unique
-    /// index `arbiter` has its key already, and it must be taken back.
-    pub fn insert_speculatively(&mut self, row: &[Arg; N], arbiter: pg_sys::Oid) -> std::result::Result<u32, u32> {
+    /// Inserts a row that can still be taken back; other sessions that meet it wait for [`Table::decide`]. `Err(token)`: the arbiter has
+    /// its key already, and it must be taken back.
+    pub fn insert_speculatively(&mut self, row: &[Arg; N], arbiter: Arbiter) -> std::result::Result<u32, u32> {
         // SAFETY: as in `insert`.
         unsafe {
             let slot = self.fill(0, row);
@@ -129,12 +150,12 @@ impl<const N: usize> Table<N> {
         }
     }
 
-    /// Inserts many rows, indexed in their order. `false`: the unique index `arbiter` has the key of one of them already; then all of
-    /// them must be taken back, by whoever can roll back this far.
+    /// Inserts many rows, indexed in their order. `false`: the arbiter has the key of one of them already; then all of them must be taken
+    /// back, by whoever can roll back this far.
     pub fn insert_many(
         &mut self,
         rows: impl Iterator<Item = Result<[Arg; N]>>,
-        arbiter: Option<pg_sys::Oid>,
+        arbiter: Option<Arbiter>,
     ) -> Result<bool> {
         // SAFETY: the state of a bulk insertion, freed below; on ERROR the resource owner lets go of its buffer.
         let bulk = unsafe { pg_sys::GetBulkInsertState() };
@@ -220,22 +241,18 @@ impl<const N: usize> Table<N> {
         }
     }
 
-    /// Enters an inserted row into the indexes. `true`: the unique index `arbiter` has its key already. Of another index that would be
-    /// an ERROR.
+    /// Enters an inserted row into the indexes. `true`: the arbiter has its key already. Of another index that would be an ERROR.
     ///
     /// # Safety
     /// The slot must hold the row as it was inserted. Under a guard.
-    unsafe fn index(&self, slot: *mut pg_sys::TupleTableSlot, arbiter: Option<pg_sys::Oid>) -> bool {
+    unsafe fn index(&self, slot: *mut pg_sys::TupleTableSlot, arbiter: Option<Arbiter>) -> bool {
         let mut conflict = false;
-        // SAFETY: by the caller; the list is small and goes with the memory context.
+        // SAFETY: by the caller.
         unsafe {
             if (*self.result).ri_NumIndices == 0 {
                 return false;
             }
             let outer = pg_sys::MemoryContextSwitchTo((*self.per_tuple()).ecxt_per_tuple_memory);
-            let arbiters = arbiter.map_or(std::ptr::null_mut(), |index| {
-                unguarded::lappend_oid(std::ptr::null_mut(), index)
-            });
             unguarded::ExecInsertIndexTuples(
                 self.result,
                 slot,
@@ -243,7 +260,7 @@ impl<const N: usize> Table<N> {
                 false,
                 arbiter.is_some(),
                 &mut conflict,
-                arbiters,
+                arbiter.map_or(std::ptr::null_mut(), |arbiter| arbiter.0),
                 #[cfg(not(feature = "pg15"))]
                 false,
             );

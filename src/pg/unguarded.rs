@@ -64,7 +64,7 @@ unsafe extern "C-unwind" {
     ) -> bool;
     #[cfg(any(feature = "pg17", feature = "pg18"))]
     pub fn index_insert_cleanup(index: pg_sys::Relation, info: *mut pg_sys::IndexInfo);
-    pub fn AcceptInvalidationMessages();
+    pub fn LockRelationOid(relation: pg_sys::Oid, lock: pg_sys::LOCKMODE);
     pub fn ReadRecentBuffer(
         file: RelFile,
         fork: pg_sys::ForkNumber::Type,
@@ -127,7 +127,6 @@ unsafe extern "C-unwind" {
         bulk: *mut pg_sys::BulkInsertStateData,
     );
     pub fn heap_freetuple(tuple: pg_sys::HeapTuple);
-    pub fn lappend_oid(list: *mut pg_sys::List, oid: pg_sys::Oid) -> *mut pg_sys::List;
     pub fn AllocSetContextCreateInternal(
         parent: pg_sys::MemoryContext,
         name: *const std::ffi::c_char,

@@ -8,7 +8,7 @@ use crate::outright::{quiet_database, within_the_day};
 use crate::recording::{await_blocked, backend, number, record, recorded_twice, text, usage};
 
 /// The partition that receives events now.
-fn partition(client: &mut Client) -> String {
+pub fn partition(client: &mut Client) -> String {
     text(
         client,
         "SELECT p.name FROM billing.meter_event_partitions p
@@ -17,7 +17,7 @@ fn partition(client: &mut Client) -> String {
 }
 
 /// How many events of the partition meet the condition, as this index finds them.
-fn found_by(client: &mut Client, partition: &str, index: &str, condition: &str) -> i64 {
+pub fn found_by(client: &mut Client, partition: &str, index: &str, condition: &str) -> i64 {
     client
         .batch_execute("BEGIN; SET LOCAL enable_seqscan = off; SET LOCAL enable_indexonlyscan = off")
         .unwrap();
@@ -37,80 +37,8 @@ fn found_by(client: &mut Client, partition: &str, index: &str, condition: &str) 
     found
 }
 
-/// A few pages of events, one call each, with values from `first` on and timestamps of their own.
-fn record_pages(client: &mut Client, first: i64) {
-    let sql = "SELECT count(*) FROM generate_series($1::bigint, $1 + 299) n
-               WHERE billing.record_meter_event('sum', 'acme', n, 'e-' || n, now() - n * interval '1 min')";
-    assert_eq!(client.query_one(sql, &[&first]).unwrap().get::<_, i64>(0), 300);
-}
-
-/// A range of pages that is not summed up needs to hear of nothing; one that is, even in part or while it fills, of each event that it does
-/// not span.
-#[test]
-fn a_brin_index_hears_of_what_its_ranges_do_not_span() {
-    assert_brin_indexes_hear(&quiet_database());
-}
-
-/// With so few, the page that tells of a range has often made room for another since it was last looked at.
-#[test]
-fn a_brin_index_hears_of_it_with_sixteen_buffers_too() {
-    let options = Options::default()
-        .set("billing.worker", "off")
-        .set("shared_buffers", "128kB");
-    let cluster = cluster_under_test(&options).unwrap();
-    assert_brin_indexes_hear(&within_the_day(Database::with_extension(&cluster).unwrap()));
-}
-
-fn assert_brin_indexes_hear(database: &Database) {
-    let mut client = database.connect().unwrap();
-    let partition = partition(&mut client);
-    let own = format!("{partition}_timestamp_brin");
-    client
-        .batch_execute(&format!(
-            "CREATE INDEX tight ON billing.{partition} USING brin (value) WITH (pages_per_range = 1)"
-        ))
-        .unwrap();
-    let steps = [
-        // 0: nothing is summed up in the one, the only page in the other
-        String::new(),
-        format!("SELECT brin_summarize_new_values('billing.{own}'), brin_summarize_new_values('billing.tight')"),
-        String::new(),
-        format!("SELECT brin_desummarize_range('billing.{own}', 0), brin_desummarize_range('billing.tight', 0)"),
-        format!("SELECT brin_summarize_new_values('billing.{own}')"),
-        format!("VACUUM billing.{partition}"),
-        format!("ALTER INDEX billing.{own} SET TABLESPACE elsewhere"),
-        format!("SELECT brin_summarize_new_values('billing.{own}')"),
-        format!("REINDEX TABLE billing.{partition}"),
-        "ALTER INDEX billing.tight SET (pages_per_range = 3); REINDEX INDEX billing.tight".to_owned(),
-        String::new(),
-    ];
-    let mut other = database.connect().unwrap();
-    other.batch_execute("SET allow_in_place_tablespaces = on").unwrap();
-    other.batch_execute("CREATE TABLESPACE elsewhere LOCATION ''").unwrap();
-    let mut expected = 0;
-    for (step, change) in (0..).zip(&steps) {
-        // By another session, so that the one that records has to hear of it.
-        other.batch_execute(change).unwrap();
-        let level = ["READ COMMITTED", "SERIALIZABLE"][step % 2];
-        client.batch_execute(&format!("BEGIN ISOLATION LEVEL {level}")).unwrap();
-        record_pages(&mut client, 1000 + expected);
-        client.batch_execute("COMMIT").unwrap();
-        expected += 300;
-        let sum = |found: i64| assert_eq!(found, expected, "after step {step}: {change}");
-        sum(found_by(&mut client, &partition, "tight", "value >= 1000"));
-        let ago = "\"timestamp\" < now() - interval '900 min'";
-        sum(found_by(&mut client, &partition, &own, ago));
-        let last = 1000 + expected - 1;
-        assert_eq!(
-            found_by(&mut client, &partition, "tight", &format!("value = {last}")),
-            1
-        );
-    }
-    assert_eq!(recorded_twice(&mut client), []);
-}
-
 /// Sessions that have both recorded, and know the shape of the partition.
-fn two_sessions(database: &Database) -> (Client, Client) {
+pub fn two_sessions(database: &Database) -> (Client, Client) {
     let mut sessions = (database.connect().unwrap(), database.connect().unwrap());
     assert!(record(&mut sessions.0, "here").unwrap());
     assert!(record(&mut sessions.1, "there").unwrap());
@@ -227,7 +155,6 @@ fn an_index_built_beside_recording_misses_nothing() {
     let builds = [
         format!("REINDEX TABLE CONCURRENTLY billing.{partition}"),
         format!("CREATE INDEX CONCURRENTLY by_value ON billing.{partition} (value)"),
-        format!("CREATE INDEX CONCURRENTLY by_time ON billing.{partition} USING brin (\"timestamp\")"),
     ];
     let mut expected = 3;
     for (nth, build) in builds.iter().enumerate() {
@@ -261,22 +188,85 @@ fn an_index_built_beside_recording_misses_nothing() {
         built.join().unwrap().unwrap();
         expected += again(&mut here, "after");
     }
-    let own = format!("{partition}_timestamp_brin");
     let identity = format!("{partition}_identity");
-    let late = "\"timestamp\" > now() - interval '1 h'";
     assert_eq!(found_by(&mut here, &partition, "by_value", "value = 1"), expected);
     let identified = "customer = 'acme' AND event_name = 'sum'";
     assert_eq!(found_by(&mut here, &partition, &identity, identified), expected);
-    for (index, other) in [("by_time", own.as_str()), (own.as_str(), "by_time")] {
-        let hidden = format!(
-            "UPDATE pg_index SET indisvalid = (indexrelid = 'billing.{index}'::regclass)
-            WHERE indexrelid IN ('billing.{index}'::regclass, 'billing.{other}'::regclass)"
-        );
-        here.batch_execute(&hidden).unwrap();
-        assert_eq!(found_by(&mut here, &partition, index, late), expected);
-    }
     assert_eq!(recorded_twice(&mut here), []);
     assert_eq!(usage(&mut here, "sum"), expected.to_string());
+}
+
+/// Of a batch: how many events were recorded, and how many were retries. By a session of its own: one that has met a retry looks before it
+/// records.
+fn record_batch(database: &Database, identifiers: &[String]) -> (i64, i64) {
+    let sql = "SELECT r.recorded, r.duplicate
+               FROM (SELECT $1::text[] AS identifiers, ARRAY[cardinality($1::text[])] AS count) given,
+                    billing.record_meter_events(array_fill('sum'::text, count), array_fill('acme'::text, count),
+                                                array_fill(1::numeric, count), identifiers) r";
+    let row = database.connect().unwrap().query_one(sql, &[&identifiers]).unwrap();
+    (row.get(0), row.get(1))
+}
+
+/// While the index of identities is rebuilt there are two, and after that was broken off two remain.
+#[test]
+fn a_retry_is_one_while_the_index_of_identities_is_rebuilt() {
+    assert_retries_are_told_with_two_indexes(&quiet_database());
+}
+
+/// There single events go another way too.
+#[test]
+fn a_retry_is_one_while_the_index_of_identities_is_rebuilt_and_the_log_is_logical() {
+    let options = Options::default()
+        .set("billing.worker", "off")
+        .set("wal_level", "logical");
+    let cluster = cluster_under_test(&options).unwrap();
+    assert_retries_are_told_with_two_indexes(&within_the_day(Database::with_extension(&cluster).unwrap()));
+}
+
+fn assert_retries_are_told_with_two_indexes(database: &Database) {
+    let mut here = database.connect().unwrap();
+    let partition = partition(&mut here);
+    let mut watcher = database.connect().unwrap();
+    let (mut before, mut between) = (database.connect().unwrap(), database.connect().unwrap());
+    let mut builder = database.connect().unwrap();
+    let [writing_before, writing_between, building] = [&mut before, &mut between, &mut builder].map(backend);
+    let mut expected = 1;
+    let mut send = |when: &str| {
+        // As many as go together, and some that have gone before.
+        let batch: Vec<String> = (0..100).map(|n| format!("{when} {n}")).collect();
+        assert_eq!(record_batch(database, &batch), (100, 0), "{when}");
+        let again: Vec<String> = (50..150).map(|n| format!("{when} {n}")).collect();
+        assert_eq!(record_batch(database, &again), (50, 50), "{when}");
+        for n in [0, 149] {
+            let mut fresh = database.connect().unwrap();
+            assert!(!record(&mut fresh, &format!("{when} {n}")).unwrap(), "{when}");
+        }
+        expected += 150;
+    };
+    send("before");
+    before.batch_execute("BEGIN").unwrap();
+    assert!(record(&mut before, "one before").unwrap());
+    let sql = format!("REINDEX INDEX CONCURRENTLY billing.{partition}_identity");
+    let built = std::thread::spawn(move || builder.batch_execute(&sql));
+    await_blocked(&mut watcher, building, writing_before);
+    send("empty");
+    between.batch_execute("BEGIN").unwrap();
+    assert!(record(&mut between, "one between").unwrap());
+    before.batch_execute("COMMIT").unwrap();
+    await_blocked(&mut watcher, building, writing_between);
+    send("built");
+    watcher.execute("SELECT pg_cancel_backend($1)", &[&building]).unwrap();
+    let broken = built.join().unwrap().unwrap_err();
+    assert_eq!(broken.code(), Some(&SqlState::QUERY_CANCELED));
+    let left = format!(
+        "SELECT count(*) FROM pg_index WHERE indrelid = 'billing.{partition}'::regclass AND indisunique AND indisready AND NOT indisvalid"
+    );
+    assert_eq!(number(&mut here, &left), 1);
+    send("broken off");
+    between.batch_execute("COMMIT").unwrap();
+    send("after");
+    assert_eq!(recorded_twice(&mut here), []);
+    assert_eq!(usage(&mut here, "sum"), (expected + 2).to_string());
 }
 
 /// What is left of a build that was broken off is in nobody's way.
