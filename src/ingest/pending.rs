@@ -45,15 +45,11 @@ const COLUMNS: [&CStr; 15] = [
 ];
 
 /// The partitions of the queue, in the order of their remainders.
-const PARTS: [&CStr; 8] = [
+const PARTS: [&CStr; 4] = [
     c"usage_pending_0",
     c"usage_pending_1",
     c"usage_pending_2",
     c"usage_pending_3",
-    c"usage_pending_4",
-    c"usage_pending_5",
-    c"usage_pending_6",
-    c"usage_pending_7",
 ];
 
 #[derive(Default)]

@@ -13,6 +13,7 @@ pub mod liveness;
 pub mod lookup;
 pub mod numeric;
 pub mod owner;
+pub mod pages;
 pub mod prefetch;
 pub mod process;
 pub mod query;

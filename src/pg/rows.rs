@@ -10,8 +10,10 @@ use pgrx::prelude::*;
 use super::catalog;
 use super::error::Result;
 use super::index;
+use super::pages::Pages;
 use super::spi::Arg;
 use super::table::positions;
+use super::text::detoasted;
 
 const LOCK: pg_sys::LOCKMODE = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
 
@@ -99,17 +101,46 @@ impl<const N: usize> Rows<N> {
         unsafe { pg_sys::RelationGetNumberOfBlocksInFork(self.relation, pg_sys::ForkNumber::MAIN_FORKNUM) == 0 }
     }
 
-    /// Reads the whole table for the rows of which the `nth` column meets each condition.
+    /// Reads the whole table for the rows of which the `nth` column is each text, of collation "C". The first of them should tell most rows
+    /// apart.
     pub fn look_through<const K: usize>(
         &self,
-        conditions: [(usize, Condition); K],
+        texts: [(usize, pg_sys::Datum); K],
         mut each: impl FnMut(&[Arg; N]) -> Result<()>,
     ) -> Result<()> {
-        let mut keys = conditions.map(|(nth, condition)| key(self.positions[nth] + 1, condition));
-        // SAFETY: the relation is open, the slot of its type, and the snapshot is the calling statement's, which outlives this. The
-        // keys are compared where the row lies, before anything of it is unpacked.
+        // SAFETY: the relation is open, the slot of its type, and the snapshot is the calling statement's, which outlives this.
         unsafe {
-            let scan = pg_sys::table_beginscan(self.relation, pg_sys::GetActiveSnapshot(), K as i32, keys.as_mut_ptr());
+            let snapshot = pg_sys::GetActiveSnapshot();
+            let Some(pages) = Pages::of(self.relation, self.positions[texts[0].0]) else {
+                return self.scan(texts, snapshot, each);
+            };
+            let wanted = texts.map(|(nth, text)| (nth, text_of(text)));
+            pages.look_through(wanted[0].1, snapshot, self.slot, || {
+                let columns = self.columns();
+                let is_wanted = |(nth, text): &(usize, &[u8])| columns[*nth].is_some_and(|is| text_of(is) == *text);
+                match wanted.iter().all(is_wanted) {
+                    true => each(&columns),
+                    false => Ok(()),
+                }
+            })
+        }
+    }
+
+    /// The same, as PostgreSQL does it.
+    ///
+    /// # Safety
+    /// The snapshot must be that of the calling statement.
+    unsafe fn scan<const K: usize>(
+        &self,
+        texts: [(usize, pg_sys::Datum); K],
+        snapshot: pg_sys::Snapshot,
+        mut each: impl FnMut(&[Arg; N]) -> Result<()>,
+    ) -> Result<()> {
+        let mut keys = texts.map(|(nth, text)| key(self.positions[nth] + 1, Condition::Is(text)));
+        // SAFETY: by the caller; the relation is open and the slot of its type. The keys are compared where the row lies, before anything
+        // of it is unpacked.
+        unsafe {
+            let scan = pg_sys::table_beginscan(self.relation, snapshot, K as i32, keys.as_mut_ptr());
             while pg_sys::table_scan_getnextslot(scan, pg_sys::ScanDirection::ForwardScanDirection, self.slot) {
                 pgrx::check_for_interrupts!();
                 each(&self.columns())?;
@@ -223,6 +254,13 @@ impl<const N: usize> Index<'_, N> {
             pg_sys::index_close(self.index, pg_sys::NoLock as pg_sys::LOCKMODE);
         }
     }
+}
+
+/// # Safety
+/// The datum must be a text, and outlive what is returned.
+unsafe fn text_of<'a>(text: pg_sys::Datum) -> &'a [u8] {
+    // SAFETY: by the caller.
+    unsafe { pgrx::varlena_to_byte_slice(detoasted(text)) }
 }
 
 /// `column` from 1.

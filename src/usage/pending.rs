@@ -13,7 +13,7 @@ use crate::pg::catalog;
 use crate::pg::error::Result;
 use crate::pg::owner::looking_up;
 use crate::pg::query::Query;
-use crate::pg::rows::{Condition, Rows, may_read_all};
+use crate::pg::rows::{Rows, may_read_all};
 use crate::pg::spi::{Arg, value};
 use crate::pg::text::TextRef;
 use crate::pg::time::Micros;
@@ -90,11 +90,8 @@ fn each(asked: &Asked, mut read: impl FnMut(Row) -> Result<()>) -> Result<()> {
         return looking_up(|| STATEMENT.run(queue, &[Some(asked.customer), Some(asked.event_name)], &mut read));
     }
     let rows = Rows::open(part_with(asked.customer)?, &ROWS)?;
-    // The customer first: it tells nearly all other rows apart.
-    rows.look_through(
-        [(0, Condition::Is(asked.customer)), (1, Condition::Is(asked.event_name))],
-        read,
-    )?;
+    // The customer first: it tells nearly all rows apart.
+    rows.look_through([(0, asked.customer), (1, asked.event_name)], read)?;
     rows.close();
     Ok(())
 }

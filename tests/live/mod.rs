@@ -23,6 +23,7 @@ mod invoicing_concurrency;
 mod kept;
 mod outright;
 mod price_amount;
+mod queue;
 mod ranges;
 mod recording;
 mod refusal;
