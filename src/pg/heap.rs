@@ -195,19 +195,24 @@ impl<const N: usize> Heap<N> {
     }
 
     /// Those of rows. Those of ranges are only locked, before there is a row: else one could be moved to another file, which the lock of
-    /// the table does not keep out (SET TABLESPACE), and be summed up there before the row is in its page.
+    /// the table does not keep out (SET TABLESPACE), and be summed up there before the row is in its page. All in the order of their oids, as
+    /// whoever locks several does.
     ///
     /// # Safety
     /// Under a guard. On ERROR the transaction's resource owner closes them.
     unsafe fn open_indexes(&self) -> [pg_sys::Relation; MOST_INDEXES] {
-        for index in self.shape.indexes.iter().filter(|index| index.ranges.is_some()) {
-            // SAFETY: by the caller. The table is locked, so its indexes are there.
-            unsafe { unguarded::LockRelationOid(index.oid, LOCK) };
-        }
         let mut opened = [std::ptr::null_mut(); MOST_INDEXES];
-        for (relation, index) in opened.iter_mut().zip(self.shape.of_rows()) {
-            // SAFETY: by the caller. The table is locked, so its indexes are there.
-            *relation = unsafe { unguarded::index_open(index.oid, LOCK) };
+        let mut next = 0;
+        for index in &self.shape.indexes {
+            // SAFETY: by the caller. The table is locked, so its indexes are there; there are at most so many.
+            unsafe {
+                if index.ranges.is_some() {
+                    unguarded::LockRelationOid(index.oid, LOCK);
+                } else {
+                    *opened.get_unchecked_mut(next) = unguarded::index_open(index.oid, LOCK);
+                    next += 1;
+                }
+            }
         }
         opened
     }

@@ -13,7 +13,6 @@ use super::unguarded::{self, under_one_guard};
 pub struct Pages {
     relation: pg_sys::Relation,
     count: pg_sys::BlockNumber,
-    strategy: pg_sys::BufferAccessStrategy,
     column: usize,
     /// Behind the header of each row that has all columns up to the text's.
     offset: usize,
@@ -21,12 +20,12 @@ pub struct Pages {
 
 /// Rows lie behind each other, but their page may be in no cache: so many are asked for in advance.
 const AHEAD: usize = 8;
-/// More columns than one byte tells the nulls of.
+/// As many columns as one byte tells the nulls of.
 const FIRST_NULLS: usize = 8;
 
 impl Pages {
-    /// `None`: only a scan finds the rows. Where transactions are serializable readers leave marks; a snapshot may be too old before 17; and
-    /// the text may not stand at the same place in each row.
+    /// `None`: a scan is to find the rows. Where transactions are serializable readers leave marks; a snapshot may be too old before 17; of a
+    /// large table PostgreSQL reads ahead; and the text may not stand at the same place in each row.
     ///
     /// # Safety
     /// The relation must be open and have the column.
@@ -43,17 +42,12 @@ impl Pages {
                 return None;
             }
             let offset = offset_of(relation, column)?;
-            count_scan(relation);
             let count = pg_sys::RelationGetNumberOfBlocksInFork(relation, pg_sys::ForkNumber::MAIN_FORKNUM);
-            // As a sequential scan would.
+            // Where a sequential scan begins to spare the other buffers.
             let is_large = count > pg_sys::NBuffers.unsigned_abs() / 4;
-            Some(Pages {
+            (!is_large).then_some(Pages {
                 relation,
                 count,
-                strategy: match is_large {
-                    true => pg_sys::GetAccessStrategy(pg_sys::BufferAccessStrategyType::BAS_BULKREAD),
-                    false => std::ptr::null_mut(),
-                },
                 column,
                 offset,
             })
@@ -72,6 +66,7 @@ impl Pages {
         mut each: impl FnMut() -> Result<(), E>,
     ) -> Result<(), E> {
         let mut found = Vec::new();
+        let mut seen = 0;
         for block in 0..self.count {
             pgrx::check_for_interrupts!();
             // SAFETY: by the caller. The rows stay where they are as long as their page is pinned; the slot lets go of each before that ends.
@@ -86,15 +81,12 @@ impl Pages {
                 }
                 pg_sys::ExecClearTuple(slot);
                 pg_sys::ReleaseBuffer(buffer);
+                seen += found.len();
                 found.clear();
             }
         }
-        // SAFETY: made in `of`, if it was.
-        unsafe {
-            if !self.strategy.is_null() {
-                pg_sys::FreeAccessStrategy(self.strategy);
-            }
-        }
+        // SAFETY: by the caller.
+        unsafe { count_scan(self.relation, seen) };
         Ok(())
     }
 
@@ -112,13 +104,9 @@ impl Pages {
         // SAFETY: by the caller. The page is looked at under its lock; its header says how many line pointers follow, and each normal one
         // where a row is.
         unsafe {
-            let buffer = unguarded::ReadBufferExtended(
-                self.relation,
-                pg_sys::ForkNumber::MAIN_FORKNUM,
-                block,
-                pg_sys::ReadBufferMode::RBM_NORMAL,
-                self.strategy,
-            );
+            let buffer = unguarded::ReadBuffer(self.relation, block);
+            // As a sequential scan does: what is dead need not be compared again and again.
+            unguarded::heap_page_prune_opt(self.relation, buffer);
             unguarded::LockBuffer(buffer, pg_sys::BUFFER_LOCK_SHARE as i32);
             let page = pg_sys::BufferGetPage(buffer).cast::<u8>();
             let header = page.cast::<pg_sys::PageHeaderData>();
@@ -184,11 +172,11 @@ impl Pages {
     }
 }
 
-/// In `pg_stat_all_tables` it is a sequential scan.
+/// In `pg_stat_all_tables` it is a sequential scan that came to so many rows.
 ///
 /// # Safety
 /// The relation must be open.
-unsafe fn count_scan(relation: pg_sys::Relation) {
+unsafe fn count_scan(relation: pg_sys::Relation, rows: usize) {
     // SAFETY: by the caller; what is counted is the relation's as long as it is open.
     unsafe {
         if (*relation).pgstat_info.is_null() && (*relation).pgstat_enabled {
@@ -196,10 +184,14 @@ unsafe fn count_scan(relation: pg_sys::Relation) {
         }
         if let Some(counted) = (*relation).pgstat_info.as_mut() {
             #[cfg(feature = "pg15")]
-            let scans = &mut counted.t_counts.t_numscans;
+            let (scans, returned) = (
+                &mut counted.t_counts.t_numscans,
+                &mut counted.t_counts.t_tuples_returned,
+            );
             #[cfg(not(feature = "pg15"))]
-            let scans = &mut counted.counts.numscans;
+            let (scans, returned) = (&mut counted.counts.numscans, &mut counted.counts.tuples_returned);
             *scans += 1;
+            *returned += rows as pg_sys::PgStat_Counter;
         }
     }
 }

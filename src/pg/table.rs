@@ -93,7 +93,8 @@ impl<const N: usize> Table<N> {
     }
 
     /// All unique indexes of these columns, also one that is not valid: while the index is rebuilt, and after that was broken off, there
-    /// are two that take entries.
+    /// are two that take entries. Of two sessions that enter one key at once each may then be told of the other's; both take theirs back
+    /// before they wait.
     pub fn arbiter(&self, columns: &[&CStr]) -> Arbiter {
         let mut arbiter = Arbiter(std::ptr::null_mut());
         // SAFETY: the indexes are open. The list goes with the memory context.

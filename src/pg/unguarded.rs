@@ -72,13 +72,7 @@ unsafe extern "C-unwind" {
         recent: pg_sys::Buffer,
     ) -> bool;
     pub fn ReadBuffer(relation: pg_sys::Relation, block: pg_sys::BlockNumber) -> pg_sys::Buffer;
-    pub fn ReadBufferExtended(
-        relation: pg_sys::Relation,
-        fork: pg_sys::ForkNumber::Type,
-        block: pg_sys::BlockNumber,
-        mode: pg_sys::ReadBufferMode::Type,
-        strategy: pg_sys::BufferAccessStrategy,
-    ) -> pg_sys::Buffer;
+    pub fn heap_page_prune_opt(relation: pg_sys::Relation, buffer: pg_sys::Buffer);
     pub fn HeapTupleSatisfiesVisibility(
         tuple: pg_sys::HeapTuple,
         snapshot: pg_sys::Snapshot,

@@ -148,6 +148,25 @@ fn an_index_that_is_summed_up_where_it_is_being_moved_hears_of_what_is_recorded_
     assert_eq!(found_by(&mut here, &partition, &own, by_time), 1);
 }
 
+/// Whoever moves all of a partition's indexes locks them in the order in which they were made.
+#[test]
+fn indexes_that_are_moved_one_after_the_other_are_waited_for_in_that_order() {
+    let database = quiet_database();
+    let (mut here, mut there) = (database.connect().unwrap(), place_elsewhere(&database));
+    let mut watcher = database.connect().unwrap();
+    let partition = partition(&mut here);
+    let pids = (backend(&mut here), backend(&mut there));
+    assert!(record(&mut here, "before").unwrap());
+    there.batch_execute("BEGIN").unwrap();
+    let moved = |index: &str| format!("ALTER INDEX billing.{partition}_{index} SET TABLESPACE elsewhere");
+    there.batch_execute(&moved("identity")).unwrap();
+    let recording = std::thread::spawn(move || record(&mut here, "meanwhile"));
+    await_blocked(&mut watcher, pids.0, pids.1);
+    there.batch_execute(&moved("timestamp_brin")).unwrap();
+    there.batch_execute("COMMIT").unwrap();
+    assert!(recording.join().unwrap().unwrap());
+}
+
 /// Of what is recorded before, between and after the steps of building an index beside recording, it misses nothing: each of these events
 /// is the least of a page, and each page a range.
 #[test]
