@@ -18,6 +18,14 @@ fn customers() -> Vec<String> {
         .collect()
 }
 
+fn with_customers(database: &Database) -> (Client, Vec<String>) {
+    let mut client = database.connect().unwrap();
+    let customers = customers();
+    let sql = "SELECT billing.create_customer(c) FROM unnest($1::text[]) c";
+    client.execute(sql, &[&customers]).unwrap();
+    (client, customers)
+}
+
 /// The n-th customer has used n and 2n: by a single event, and in a batch.
 fn record_both(client: &mut Client, customers: &[String]) {
     let sql = "SELECT count(*) FILTER (WHERE billing.record_meter_event(m, c, n, 'single')) FROM unnest($1::text[]) WITH ORDINALITY u (c, n),
@@ -56,14 +64,7 @@ fn used(client: &mut Client, customers: &[String]) -> Vec<[i64; 4]> {
 #[test]
 fn what_is_pending_counts_at_every_level_and_in_every_row() {
     let database = quiet_database();
-    let mut client = database.connect().unwrap();
-    let customers = customers();
-    client
-        .execute(
-            "SELECT billing.create_customer(c) FROM unnest($1::text[]) c",
-            &[&customers],
-        )
-        .unwrap();
+    let (mut client, customers) = with_customers(&database);
     record_both(&mut client, &customers);
     // Of other customers there is more.
     client
@@ -132,14 +133,7 @@ fn parts(client: &mut Client) -> Vec<String> {
 #[test]
 fn a_part_whose_columns_stand_elsewhere_is_read_all_the_same() {
     let database = quiet_database();
-    let mut client = database.connect().unwrap();
-    let customers = customers();
-    client
-        .execute(
-            "SELECT billing.create_customer(c) FROM unnest($1::text[]) c",
-            &[&customers],
-        )
-        .unwrap();
+    let (mut client, customers) = with_customers(&database);
     let orders = [
         "customer",
         "rebuild, customer",
